@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+# shellcheck shell=bash
+# Sourced by ./demo, ./test and ./bench: sees to it that what they build with is there. Debian and Ubuntu: installs
+# it as root, else says the one line to run. Elsewhere: says what is missing.
+
+setup_missing=()
+setup_need() { # COMMAND PACKAGE
+    command -v "$1" > /dev/null || setup_missing+=("$2")
+}
+
+setup_need cc build-essential
+setup_need meson meson
+setup_need ninja ninja-build
+setup_need pkg-config pkg-config
+setup_need cargo cargo
+setup_need "${setup_extra_command:-cc}" "${setup_extra_package:-build-essential}"
+
+if [ ${#setup_missing[@]} -gt 0 ]; then
+    setup_line="apt-get install -y --no-install-recommends ${setup_missing[*]}"
+    if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+        echo "installing: ${setup_missing[*]}" >&2
+        { apt-get update && DEBIAN_FRONTEND=noninteractive $setup_line; } > /dev/null || exit 1
+    else
+        echo "missing: ${setup_missing[*]}. To install them: sudo $setup_line" >&2
+        exit 1
+    fi
+fi
+
+setup_rust=$(cargo --version | sed 's/^cargo \([0-9]*\)\.\([0-9]*\).*/\1 \2/')
+read -r setup_major setup_minor <<< "$setup_rust"
+if [ "$setup_major" -eq 1 ] && [ "$setup_minor" -lt 85 ]; then
+    echo "cargo is 1.$setup_minor, but 1.85 or newer is needed (Debian 13, Ubuntu 25.10, or rustup)" >&2
+    exit 1
+fi
+unset setup_missing setup_rust setup_major setup_minor

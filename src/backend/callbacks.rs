@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Functions of the VMM's own, in a table: another hypervisor, an interrupt controller in user
+//! space, system calls made elsewhere, a test.
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use kvm_bindings::kvm_irq_routing_entry;
+
+use super::{not_supported, Backend, Features, Reception};
+use crate::error::{Error, Result};
+use crate::message::Message;
+
+/// The functions; `None` is "has none". Each returns a negative errno for an error.
+#[derive(Clone, Copy)]
+pub struct Functions {
+    /// [`Backend::signal`].
+    pub signal: Option<unsafe extern "C" fn(*mut c_void, u32, u64, u32) -> c_int>,
+    /// [`Backend::set_routes`].
+    pub set_routes:
+        Option<unsafe extern "C" fn(*mut c_void, *const kvm_irq_routing_entry, usize) -> c_int>,
+    /// [`Backend::bind_irqfd`].
+    pub bind_irqfd: Option<unsafe extern "C" fn(*mut c_void, c_int, u32) -> c_int>,
+    /// [`Backend::unbind_irqfd`].
+    pub unbind_irqfd: Option<unsafe extern "C" fn(*mut c_void, c_int, u32) -> c_int>,
+    /// [`Backend::raise`].
+    pub raise_gsi: Option<unsafe extern "C" fn(*mut c_void, u32) -> c_int>,
+}
+
+/// See the [module](self).
+pub struct Callbacks {
+    functions: Functions,
+    opaque: *mut c_void,
+    features: Features,
+}
+
+// SAFETY: `opaque` is only passed on; who made the table promised that its functions may be called
+// from any thread.
+unsafe impl Send for Callbacks {}
+// SAFETY: as above.
+unsafe impl Sync for Callbacks {}
+
+thread_local! {
+    static INSIDE_LOCKED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside a function that is called with locks of the library held: calling
+/// the library from there would wait for itself.
+pub(crate) fn inside_locked() -> bool {
+    INSIDE_LOCKED.with(Cell::get)
+}
+
+fn locked(call: impl FnOnce() -> c_int) -> c_int {
+    let before = INSIDE_LOCKED.with(|inside| inside.replace(true));
+    let result = call();
+    INSIDE_LOCKED.with(|inside| inside.set(before));
+    result
+}
+
+impl Callbacks {
+    /// # Safety
+    ///
+    /// The functions can be called with `opaque` from any thread, until [`Backend::close`] has returned.
+    pub unsafe fn new(functions: Functions, opaque: *mut c_void, max_routes: u32) -> Self {
+        let routes = functions.set_routes.is_some();
+        let features = Features {
+            direct: functions.signal.is_some(),
+            routes: routes && functions.raise_gsi.is_some(),
+            irqfd: routes && functions.bind_irqfd.is_some() && functions.unbind_irqfd.is_some(),
+            resample: false,
+            requester: false,
+            max_routes,
+        };
+        Callbacks { functions, opaque, features }
+    }
+}
+
+fn check(result: c_int, doing: &'static str) -> Result<()> {
+    reception(result, doing).map(|_| ())
+}
+
+fn reception(result: c_int, doing: &'static str) -> Result<Reception> {
+    if result < 0 {
+        return Err(Error::new(result.saturating_neg(), doing));
+    }
+    Ok(Reception::of(result))
+}
+
+impl Backend for Callbacks {
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    fn signal(&self, message: &Message) -> Result<Reception> {
+        let signal = self.functions.signal.ok_or_else(|| not_supported("signal is NULL"))?;
+        // SAFETY: as promised to `new`.
+        let result =
+            unsafe { signal(self.opaque, message.requester, message.address, message.data) };
+        reception(result, "signal")
+    }
+
+    fn raise(&self, gsi: u32) -> Result<Reception> {
+        let raise = self.functions.raise_gsi.ok_or_else(|| not_supported("raise_gsi is NULL"))?;
+        // SAFETY: as promised to `new`.
+        reception(unsafe { raise(self.opaque, gsi) }, "raise_gsi")
+    }
+
+    fn set_routes(&self, entries: &[kvm_irq_routing_entry]) -> Result<()> {
+        let set = self.functions.set_routes.ok_or_else(|| not_supported("set_routes is NULL"))?;
+        // SAFETY: as promised to `new`; the entries outlive the call.
+        check(locked(|| unsafe { set(self.opaque, entries.as_ptr(), entries.len()) }), "set_routes")
+    }
+
+    fn bind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
+        let bind = self.functions.bind_irqfd.ok_or_else(|| not_supported("bind_irqfd is NULL"))?;
+        // SAFETY: as promised to `new`.
+        check(locked(|| unsafe { bind(self.opaque, eventfd.as_raw_fd(), gsi) }), "bind_irqfd")
+    }
+
+    fn unbind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
+        let unbind =
+            self.functions.unbind_irqfd.ok_or_else(|| not_supported("unbind_irqfd is NULL"))?;
+        // SAFETY: as promised to `new`.
+        check(locked(|| unsafe { unbind(self.opaque, eventfd.as_raw_fd(), gsi) }), "unbind_irqfd")
+    }
+}

@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A VM of the kernel's, through a duplicate of the VMM's own descriptor.
+
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
+
+use kvm_bindings::{
+    kvm_irq_level, kvm_irq_routing_entry, kvm_msi, KvmIrqRouting, KVM_API_VERSION,
+    KVM_MSI_VALID_DEVID,
+};
+use kvm_ioctls::{Cap, Kvm, VmFd};
+use vmm_sys_util::eventfd::EventFd;
+use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ref, ioctl_with_val};
+
+use super::{Backend, Features, Reception};
+use crate::error::{Error, Result};
+use crate::message::{Message, NO_REQUESTER};
+
+use numbers::{KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_IRQ_LINE_STATUS};
+
+/// What kvm-ioctls lacks: KVM_IRQ_LINE it has, but that says 0 even for a GSI without a route; the others
+/// it asks only of descriptors whose kind is known already.
+mod numbers {
+    #![allow(missing_docs, reason = "the macros make functions without")]
+    use kvm_bindings::{kvm_irq_level, KVMIO};
+    use vmm_sys_util::{ioctl_io_nr, ioctl_iowr_nr};
+
+    ioctl_iowr_nr!(KVM_IRQ_LINE_STATUS, KVMIO, 0x67, kvm_irq_level);
+    ioctl_io_nr!(KVM_GET_API_VERSION, KVMIO, 0x00);
+    ioctl_io_nr!(KVM_CHECK_EXTENSION, KVMIO, 0x03);
+}
+
+const IRQ_ROUTING: libc::c_ulong = kvm_bindings::KVM_CAP_IRQ_ROUTING as libc::c_ulong;
+
+/// See the [module](self).
+pub struct KvmBackend {
+    vm: VmFd,
+    features: Features,
+}
+
+impl KvmBackend {
+    /// Duplicates `vm`. kvm-ioctls wants /dev/kvm to make a `VmFd`: `kvm` is it, or it is opened; either
+    /// way it is not used after this returns.
+    ///
+    /// Errors: `EBADF`, `EINVAL` if `vm` is no VM, what opening /dev/kvm says, `EMFILE`.
+    pub fn new(vm: BorrowedFd<'_>, kvm: Option<BorrowedFd<'_>>) -> Result<Self> {
+        check_is_vm(vm)?;
+        let kvm = match kvm {
+            Some(kvm) => duplicate(kvm, "duplicating the descriptor of /dev/kvm")?,
+            None => {
+                let path = c"/dev/kvm";
+                let fd = Kvm::open_with_cloexec_at(path, true).map_err(|e| {
+                    Error::new(e.errno(), "opening /dev/kvm (or give its descriptor in kvm_fd)")
+                })?;
+                // SAFETY: just opened, and owned by nobody else.
+                unsafe { OwnedFd::from_raw_fd(fd) }
+            }
+        };
+        // SAFETY: an owned descriptor, handed over. That it is /dev/kvm is checked by the ioctls.
+        let kvm = unsafe { Kvm::from_raw_fd(kvm.into_raw_fd()) };
+        if u32::try_from(kvm.get_api_version()) != Ok(KVM_API_VERSION) {
+            return Err(Error::invalid("kvm_fd is not /dev/kvm"));
+        }
+        let vm = duplicate(vm, "duplicating the VM's descriptor")?;
+        let size = kvm.get_vcpu_mmap_size();
+        size.map_err(|e| Error::new(e.errno(), "KVM_GET_VCPU_MMAP_SIZE"))?;
+        // SAFETY: an owned descriptor of a VM. The call cannot fail, and so not lose it: what it asks
+        // of `kvm` was just answered.
+        let vm = unsafe { kvm.create_vmfd_from_rawfd(vm.into_raw_fd()) }
+            .map_err(|e| Error::new(e.errno(), "KVM_GET_VCPU_MMAP_SIZE"))?;
+        let max_routes = vm.check_extension_int(Cap::IrqRouting);
+        let features = Features {
+            direct: vm.check_extension(Cap::SignalMsi),
+            routes: max_routes > 0,
+            irqfd: max_routes > 0 && vm.check_extension(Cap::Irqfd),
+            resample: vm.check_extension(Cap::IrqfdResample),
+            requester: vm.check_extension(Cap::MsiDevid),
+            max_routes: u32::try_from(max_routes).unwrap_or(0),
+        };
+        Ok(KvmBackend { vm, features })
+    }
+}
+
+/// A VM answers KVM_CHECK_EXTENSION, and nothing else does but /dev/kvm; that alone says its version.
+fn check_is_vm(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: neither ioctl has an argument that points anywhere; other files than KVM's refuse them.
+    let (version, routes) = unsafe {
+        (ioctl(&fd, KVM_GET_API_VERSION()), ioctl_with_val(&fd, KVM_CHECK_EXTENSION(), IRQ_ROUTING))
+    };
+    if version >= 0 || routes < 0 {
+        return Err(Error::invalid("vm_fd is not a KVM virtual machine"));
+    }
+    Ok(())
+}
+
+/// A close-on-exec duplicate.
+fn duplicate(fd: BorrowedFd<'_>, doing: &'static str) -> Result<OwnedFd> {
+    fd.try_clone_to_owned()
+        .map_err(|e| Error::new(e.raw_os_error().unwrap_or(libc::EINVAL), doing))
+}
+
+/// kvm-ioctls takes eventfds only as the type `EventFd`.
+fn with_eventfd<T>(fd: BorrowedFd<'_>, f: impl FnOnce(&EventFd) -> T) -> T {
+    // SAFETY: never dropped, so the descriptor stays its owner's; nothing is done with it here but an
+    // ioctl that takes any descriptor and checks it.
+    let eventfd = ManuallyDrop::new(unsafe { EventFd::from_raw_fd(fd.as_raw_fd()) });
+    f(&eventfd)
+}
+
+fn failed(e: kvm_ioctls::Error, doing: &'static str) -> Error {
+    Error::new(e.errno(), doing)
+}
+
+impl Backend for KvmBackend {
+    fn features(&self) -> Features {
+        self.features
+    }
+
+    /// With the whole interrupt controller in the kernel (it answers KVM_GET_IRQCHIP then, not when
+    /// it is split or not yet there) the table starts with the pins of the two PICs and the IOAPIC.
+    #[cfg(target_arch = "x86_64")]
+    fn default_routes(&self) -> Vec<kvm_irq_routing_entry> {
+        let mut ioapic = kvm_bindings::kvm_irqchip {
+            chip_id: kvm_bindings::KVM_IRQCHIP_IOAPIC,
+            ..Default::default()
+        };
+        match self.vm.get_irqchip(&mut ioapic) {
+            Ok(()) => super::model::x86_default_routes(),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn signal(&self, message: &Message) -> Result<Reception> {
+        let mut msi = kvm_msi {
+            address_lo: message.address_lo(),
+            address_hi: message.address_hi(),
+            data: message.data,
+            ..Default::default()
+        };
+        if self.features.requester && message.requester != NO_REQUESTER {
+            msi.flags = KVM_MSI_VALID_DEVID;
+            msi.devid = message.requester;
+        }
+        match self.vm.signal_msi(msi) {
+            Ok(count) => Ok(Reception::of(count)),
+            // The kernel's -1 for "no such destination", which looks like an errno.
+            Err(e) if e.errno() == libc::EPERM => Ok(Reception::Refused),
+            Err(e) => Err(failed(e, "KVM_SIGNAL_MSI")),
+        }
+    }
+
+    fn raise(&self, gsi: u32) -> Result<Reception> {
+        let mut level = kvm_irq_level { level: 1, ..Default::default() };
+        level.__bindgen_anon_1.irq = gsi;
+        // SAFETY: the kernel reads and writes one kvm_irq_level, which is ours.
+        let result = unsafe { ioctl_with_mut_ref(&self.vm, KVM_IRQ_LINE_STATUS(), &mut level) };
+        if result < 0 {
+            return Err(Error::last_os("KVM_IRQ_LINE_STATUS"));
+        }
+        // SAFETY: the kernel has written `status`, the other name of `irq`.
+        Ok(Reception::of(unsafe { level.__bindgen_anon_1.status }))
+    }
+
+    fn set_routes(&self, entries: &[kvm_irq_routing_entry]) -> Result<()> {
+        let table = KvmIrqRouting::from_entries(entries)
+            .map_err(|_| Error::new(libc::ENOMEM, "making a table of routes"))?;
+        self.vm.set_gsi_routing(&table).map_err(|e| failed(e, "KVM_SET_GSI_ROUTING"))
+    }
+
+    fn bind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
+        with_eventfd(eventfd, |eventfd| self.vm.register_irqfd(eventfd, gsi))
+            .map_err(|e| failed(e, "KVM_IRQFD"))
+    }
+
+    fn unbind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
+        with_eventfd(eventfd, |eventfd| self.vm.unregister_irqfd(eventfd, gsi))
+            .map_err(|e| failed(e, "KVM_IRQFD (deassign)"))
+    }
+
+    /// Puts something that is no VM in the descriptor's place: the VM is let go at once, and a call
+    /// that comes late gets ENOTTY rather than somebody else's file.
+    fn close(&self) {
+        let Ok(nothing) = EventFd::new(libc::EFD_CLOEXEC) else {
+            log::error!("no descriptor left to close the VM with: it closes with its last device");
+            return;
+        };
+        // SAFETY: both are open and ours; whoever uses the second meanwhile uses the old file or the
+        // new one, and dup3 makes the change at once.
+        unsafe { libc::dup3(nothing.as_raw_fd(), self.vm.as_raw_fd(), libc::O_CLOEXEC) };
+    }
+}

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A route cache: all that one VM's devices share. Its backend, its routes, how its guest addresses
+//! APICs, and which devices there are.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+use kvm_bindings::kvm_irq_routing_entry;
+use parking_lot::Mutex;
+
+use crate::backend::{Backend, Features, Reception};
+use crate::error::{Error, Result};
+use crate::message::{Addressing, Message};
+use crate::routes::Routes;
+use crate::stats::Stats;
+use crate::sync::{self, barrier, Readers, Section};
+
+/// What a cache is made with; the default is a plain one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Config {
+    /// The lowest GSI that may be taken; 0: above an IOAPIC's 24 pins.
+    pub first_gsi: u32,
+    /// Entries in the table, and one above the highest GSI; 0: what the backend says.
+    pub max_routes: u32,
+    /// Send messages through routes even where they could be sent directly.
+    pub no_direct: bool,
+    /// Never use `membarrier(2)` in this process; for its first cache.
+    pub fences: bool,
+}
+
+/// The pins of an x86 IOAPIC, in the kernel or in user space, have GSIs 0 to 23.
+const IOAPIC_PINS: u32 = 24;
+
+/// More routes than any kernel has.
+const MAX_ROUTES: u32 = 1 << 16;
+
+/// What a cache asks of the devices on it. (They know the cache; this is all it knows of them.)
+pub(crate) trait Member: Send + Sync {
+    /// The cache goes: unbind everything, answer `ESHUTDOWN` from now on.
+    fn shut_down(&self);
+    /// Addressing changed: encode every message anew.
+    fn readdress(&self) -> Result<()>;
+    /// Try again to serve what could not be served.
+    fn retry(&self) -> Result<()>;
+    /// Vectors that are open and have an eventfd nobody serves.
+    fn unserved(&self) -> u64;
+}
+
+/// One VM's routes and what its devices share. See the [module](self).
+pub struct RouteCache {
+    backend: Box<dyn Backend>,
+    features: Features,
+    /// Messages are sent by [`Backend::signal`], not through routes.
+    direct: bool,
+    pub(crate) routes: Routes,
+    /// Sections of [`RouteCache::deliver_message`], which has no vector to read.
+    readers: Readers,
+    shared: Mutex<Shared>,
+    /// Some vector may be unserved. Only a hint that looking is worth while.
+    some_unserved: AtomicBool,
+    pub(crate) irqfd_binds: AtomicU64,
+    pub(crate) irqfd_unbinds: AtomicU64,
+}
+
+/// The innermost lock: nothing is called under it.
+#[derive(Default)]
+struct Shared {
+    addressing: Addressing,
+    /// By address, so that a device can take itself out.
+    members: HashMap<usize, Weak<dyn Member>>,
+    /// By the eventfd's identity, or its number where there is none: bound to some vector.
+    eventfds: std::collections::HashSet<EventfdKey>,
+}
+
+/// What tells eventfds apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum EventfdKey {
+    Identity(u64),
+    Number(i32),
+}
+
+impl std::fmt::Debug for RouteCache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RouteCache").field("features", &self.features).finish_non_exhaustive()
+    }
+}
+
+impl RouteCache {
+    /// A cache over this backend. Writes nothing: the VM need not have an interrupt controller yet.
+    ///
+    /// Errors: `ENOTSUP` if the backend cannot send messages; `EINVAL` for bounds that leave no GSI;
+    /// `EBUSY` if fences are asked for too late.
+    pub fn new(backend: Box<dyn Backend>, config: &Config) -> Result<Arc<Self>> {
+        let mut features = backend.features();
+        let direct = features.direct && !config.no_direct;
+        if !direct && !features.routes {
+            return Err(Error::new(libc::ENOTSUP, "messages can be sent neither directly nor by routes"));
+        }
+        if config.max_routes > features.max_routes {
+            return Err(Error::invalid("max_routes is more than there are"));
+        }
+        if config.max_routes != 0 {
+            features.max_routes = config.max_routes;
+        }
+        features.max_routes = features.max_routes.min(MAX_ROUTES);
+        let first_gsi = if config.first_gsi == 0 { IOAPIC_PINS } else { config.first_gsi };
+        if (features.irqfd || !direct) && first_gsi >= features.max_routes {
+            return Err(Error::invalid("first_gsi leaves no GSI below max_routes"));
+        }
+        barrier::choose(config.fences)?;
+        Ok(Arc::new(RouteCache {
+            routes: Routes::new(first_gsi, &features, direct),
+            backend,
+            features: Features { direct, ..features },
+            direct,
+            readers: Readers::new(),
+            shared: Mutex::default(),
+            some_unserved: AtomicBool::new(false),
+            irqfd_binds: AtomicU64::new(0),
+            irqfd_unbinds: AtomicU64::new(0),
+        }))
+    }
+
+    /// What works here; `direct` and `max_routes` as this cache uses them.
+    pub fn features(&self) -> Features {
+        self.features
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// Sends a message that belongs to no vector.
+    ///
+    /// Errors: `EINVAL` if it is no interrupt message; what the kernel says.
+    pub fn deliver_message(&self, address: u64, data: u32, requester: u32) -> Result<Reception> {
+        let message = self.addressing().encode(address, data, requester);
+        let message = message.ok_or_else(not_a_message)?;
+        loop {
+            let section = self.readers.enter();
+            let sent = self.send(&message, &section);
+            drop(section);
+            match sent {
+                Some(result) => return result,
+                None => self.provide_route(&message)?,
+            }
+        }
+    }
+
+    /// Sends a message; `None` if it needs a route first: leave the section and
+    /// [`RouteCache::provide_route`].
+    #[inline]
+    pub(crate) fn send(
+        &self,
+        message: &Message,
+        section: &Section<'_>,
+    ) -> Option<Result<Reception>> {
+        if self.direct {
+            return Some(self.backend.signal(message));
+        }
+        self.routes.with_gsi(message, section, |gsi| self.backend.raise(gsi))
+    }
+
+    #[cold]
+    pub(crate) fn provide_route(&self, message: &Message) -> Result<()> {
+        if sync::in_section() {
+            // Whoever holds the table's lock may be waiting for that section.
+            let what = "a message without a route, delivered from inside a delivery";
+            return Err(Error::new(libc::EDEADLK, what));
+        }
+        self.routes.provide(self.backend(), message)
+    }
+
+    /// Replaces the VMM's own routes, the kernel's defaults included. They are written at once and go
+    /// along with every later write.
+    ///
+    /// Errors: `EINVAL` (a GSI beyond the table), `EBUSY` (a GSI in use), `ENOSPC`, what the kernel says. Nothing is
+    /// changed then.
+    pub fn set_fixed(&self, entries: Vec<kvm_irq_routing_entry>) -> Result<()> {
+        self.routes.set_fixed(self.backend(), entries)?;
+        self.retry_unserved();
+        Ok(())
+    }
+
+    /// Says how the guest addresses APICs; live messages are encoded anew.
+    ///
+    /// Errors: `EINVAL` for `ext_dest_id` without `x2apic_ids`; what the kernel says to the new routes (the addressing
+    /// stands, and what could not be served is tried again).
+    pub fn set_addressing(&self, addressing: Addressing) -> Result<()> {
+        if addressing.ext_dest_id && !addressing.x2apic_ids {
+            let what = "15-bit destinations reach the kernel only with 32-bit APIC IDs (MSIROUTE_X2APIC_IDS)";
+            return Err(Error::invalid(what));
+        }
+        if std::mem::replace(&mut self.shared.lock().addressing, addressing) == addressing {
+            return Ok(());
+        }
+        first_error(self.members().iter().map(|member| member.readdress()))
+    }
+
+    pub(crate) fn addressing(&self) -> Addressing {
+        self.shared.lock().addressing
+    }
+
+    /// Numbers of this moment.
+    pub fn stats(&self) -> Stats {
+        let counts = self.routes.counts();
+        Stats {
+            table_writes: counts.writes,
+            table_write_errors: counts.write_errors,
+            routes: counts.routes,
+            routes_pinned: counts.pinned,
+            evictions: counts.evictions,
+            irqfd_binds: self.irqfd_binds.load(Ordering::Relaxed),
+            irqfd_unbinds: self.irqfd_unbinds.load(Ordering::Relaxed),
+            unserved_vectors: self.members().iter().map(|member| member.unserved()).sum(),
+        }
+    }
+
+    /// Unbinds everything and lets the VM go; devices answer `ESHUTDOWN` from now on.
+    pub fn shut_down(&self) {
+        for member in self.members() {
+            member.shut_down();
+        }
+        sync::wait_for(&self.readers);
+        self.backend.close();
+    }
+
+    // ---- members -------------------------------------------------------------------------------
+
+    pub(crate) fn join(&self, address: usize, member: Weak<dyn Member>) {
+        self.shared.lock().members.insert(address, member);
+    }
+
+    pub(crate) fn leave(&self, address: usize) {
+        self.shared.lock().members.remove(&address);
+    }
+
+    fn members(&self) -> Vec<Arc<dyn Member>> {
+        // The last reference to a device must not go while the lock is held: its drop takes it.
+        self.shared.lock().members.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// An eventfd serves one vector at a time. False if it serves one already.
+    pub(crate) fn claim_eventfd(&self, key: EventfdKey) -> bool {
+        self.shared.lock().eventfds.insert(key)
+    }
+
+    pub(crate) fn release_eventfd(&self, key: EventfdKey) {
+        self.shared.lock().eventfds.remove(&key);
+    }
+
+    pub(crate) fn note_unserved(&self) {
+        self.some_unserved.store(true, Ordering::Relaxed);
+    }
+
+    /// After a write of the table, a freed route, a commit: what was not served may be now.
+    pub(crate) fn retry_unserved(&self) {
+        if !self.some_unserved.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        // Who is still not served notes it again. No caller to tell: it is in the vector's info.
+        for member in self.members() {
+            if let Err(e) = member.retry() {
+                log::info!("vectors stay unserved: {e}");
+            }
+        }
+    }
+}
+
+/// Goes through all of them, whatever happens.
+pub(crate) fn first_error(results: impl Iterator<Item = Result<()>>) -> Result<()> {
+    results.fold(Ok(()), |first, result| first.and(result))
+}
+
+pub(crate) fn not_a_message() -> Error {
+    Error::invalid("not an interrupt message (address outside 0xFEExxxxx, or reserved bits set)")
+}

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `msi_deliver*`: the fast path.
+
+use std::ffi::c_int;
+
+use super::types::*;
+use super::{arg, call, msi_device, msi_route_cache};
+use crate::backend::Reception;
+use crate::Delivery;
+
+/// Raises a vector. [fast]
+///
+/// \return MSIROUTE_SENT, MSIROUTE_PENDING, MSIROUTE_REFUSED or MSIROUTE_DISABLED; -EINVAL (bad handle, no such vector, or
+///         the VM has no interrupt controller yet); -ENODEV (closed); -ESHUTDOWN (the cache is gone); what the kernel says. After an error nothing was sent or kept.
+#[no_mangle]
+pub unsafe extern "C" fn msi_deliver(dev: *mut msi_device, index: u32) -> c_int {
+    call(|| {
+        // SAFETY: C's handle.
+        let delivery = unsafe { arg(dev) }?.device.deliver(index)?;
+        Ok(match delivery {
+            Delivery::Sent => MSIROUTE_SENT,
+            Delivery::Pending => MSIROUTE_PENDING,
+            Delivery::Refused => MSIROUTE_REFUSED,
+            Delivery::Disabled => MSIROUTE_DISABLED,
+        })
+    })
+}
+
+/// Sends a message that belongs to no vector. [fast]
+///
+/// \param requester           who sends it, or MSIROUTE_NO_REQUESTER.
+/// \param already_translated  1: no interrupt remapping applies to it. (There is none yet.)
+/// \return MSIROUTE_SENT; MSIROUTE_REFUSED; -EINVAL (not a message, or the VM has no interrupt controller yet); what the kernel says.
+#[no_mangle]
+pub unsafe extern "C" fn msi_deliver_message(
+    cache: *mut msi_route_cache,
+    requester: u32,
+    address: u64,
+    data: u32,
+    already_translated: c_int,
+) -> c_int {
+    let _ = already_translated;
+    call(|| {
+        // SAFETY: C's handle.
+        let reception =
+            unsafe { arg(cache) }?.cache.deliver_message(address, data, requester)?;
+        Ok(match reception {
+            Reception::Accepted => MSIROUTE_SENT,
+            Reception::Refused => MSIROUTE_REFUSED,
+        })
+    })
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The C surface: checks what C hands in, calls the engine, turns results into numbers.
+//!
+//! `include/msiroute.h` is generated from here (`cargo run -p xtask -- header`). Nothing is decided in
+//! these files; each function checks its arguments and makes one call.
+
+#![allow(non_camel_case_types, reason = "the names are C's")]
+#![allow(clippy::missing_safety_doc, reason = "what C must keep to is in the header")]
+
+mod cache;
+mod deliver;
+mod device;
+mod log;
+pub mod types;
+mod vector;
+
+use std::cell::RefCell;
+use std::ffi::{c_char, c_int, CString};
+use std::sync::atomic::AtomicUsize;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::{Device, RouteCache};
+
+/// A VM's routes; one a VM, several in a process.
+pub struct msi_route_cache {
+    cache: Arc<RouteCache>,
+}
+
+/// The vectors of one PCI function, HPET, IOAPIC or the like: 1 to 2048.
+pub struct msi_device {
+    device: Arc<Device>,
+    /// Owners in C. The device is closed with the last, whoever else still holds it in here.
+    owners: AtomicUsize,
+}
+
+// ---- results -------------------------------------------------------------------------------------
+
+thread_local! {
+    static LAST_ERROR: RefCell<CString> = RefCell::new(CString::default());
+}
+
+fn last_error() -> *const c_char {
+    // A thread that is exiting has no text any more.
+    LAST_ERROR.try_with(|text| text.borrow().as_ptr()).unwrap_or(c"".as_ptr())
+}
+
+#[cold]
+fn fail(error: &Error) -> c_int {
+    let text = CString::new(error.to_string()).unwrap_or_default();
+    let _ = LAST_ERROR.try_with(|last| last.replace(text));
+    -error.errno()
+}
+
+/// Runs a call's body, its result in C's terms; `errno` stays as it was.
+#[inline]
+fn call(body: impl FnOnce() -> Result<c_int>) -> c_int {
+    // SAFETY: the calling thread's own errno, valid while the thread lives.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let before = unsafe { *errno };
+    let result = match body() {
+        Ok(value) => value,
+        Err(error) => fail(&error),
+    };
+    // SAFETY: as above.
+    unsafe { *errno = before };
+    result
+}
+
+/// For control functions: not from inside a callback that runs with locks held.
+fn control(body: impl FnOnce() -> Result<()>) -> c_int {
+    control_value(|| body().map(|()| 0))
+}
+
+/// The same, for those that have something to tell.
+fn control_value(body: impl FnOnce() -> Result<c_int>) -> c_int {
+    call(|| {
+        if crate::backend::callbacks::inside_locked() {
+            let what = "a call from inside set_routes, bind_irqfd or unbind_irqfd";
+            return Err(Error::new(libc::EDEADLK, what));
+        }
+        body()
+    })
+}
+
+// ---- arguments -----------------------------------------------------------------------------------
+
+/// What C's pointer points to.
+///
+/// # Safety
+///
+/// If it is neither NULL nor misaligned it points to a `T` that nobody changes or frees during `'a`.
+#[inline]
+unsafe fn arg<'a, T>(pointer: *const T) -> Result<&'a T> {
+    if pointer.is_null() || !pointer.is_aligned() {
+        return Err(Error::invalid("a pointer is NULL or misaligned"));
+    }
+    // SAFETY: checked as far as it can be, promised for the rest.
+    Ok(unsafe { &*pointer })
+}
+
+/// Where a result goes.
+///
+/// # Safety
+///
+/// If it is neither NULL nor misaligned it can be written to.
+unsafe fn put<T>(pointer: *mut T, value: T) -> Result<()> {
+    if pointer.is_null() || !pointer.is_aligned() {
+        return Err(Error::invalid("a pointer is NULL or misaligned"));
+    }
+    // SAFETY: checked as far as it can be, promised for the rest. What was there is not dropped: it may be anything.
+    unsafe { pointer.write(value) };
+    Ok(())
+}
+
+/// A struct that C and the library may know in different lengths; it begins with `uint32_t size, flags`.
+///
+/// # Safety
+///
+/// Every bit pattern is a value, all zeros among them; no padding that matters.
+unsafe trait Sized32: Copy {}
+
+/// The shortest such struct: its size and flags.
+const SHORTEST: usize = 8;
+/// No struct will ever be longer; a larger size is an uninitialized one.
+const LONGEST: usize = 4096;
+
+/// # Safety
+///
+/// If it is neither NULL nor misaligned, `pointer` points to as many bytes as its first four say.
+unsafe fn size_of_struct<T>(pointer: *const T) -> Result<usize> {
+    // SAFETY: a struct begins with its size.
+    let size = *unsafe { arg(pointer.cast::<u32>()) }? as usize;
+    if !pointer.is_aligned() || !(SHORTEST..=LONGEST).contains(&size) {
+        return Err(Error::invalid("a struct is misaligned, or its size is not set"));
+    }
+    Ok(size)
+}
+
+/// Reads a struct by openat2's rules: a shorter one is filled up with zeros; a longer one must have
+/// zeros where nothing is known.
+///
+/// # Safety
+///
+/// As [`size_of_struct`].
+unsafe fn read_struct<T: Sized32>(pointer: *const T) -> Result<T> {
+    // SAFETY: as promised to us.
+    let size = unsafe { size_of_struct(pointer) }?;
+    // SAFETY: that many bytes, as promised.
+    let bytes = unsafe { std::slice::from_raw_parts(pointer.cast::<u8>(), size) };
+    let (known, unknown) = bytes.split_at(size.min(size_of::<T>()));
+    if unknown.iter().any(|&byte| byte != 0) {
+        return Err(Error::new(libc::E2BIG, "a struct says more than this version understands"));
+    }
+    let mut value = std::mem::MaybeUninit::<T>::zeroed();
+    // SAFETY: `known` is no longer than a T; any bytes make a T.
+    unsafe {
+        known.as_ptr().copy_to_nonoverlapping(value.as_mut_ptr().cast(), known.len());
+        Ok(value.assume_init())
+    }
+}
+
+/// Fills a struct of the caller's: as much as it has room for, and zeros beyond what is known. Its size
+/// stays.
+///
+/// # Safety
+///
+/// As [`size_of_struct`], and writable.
+unsafe fn write_struct<T: Sized32>(pointer: *mut T, value: &T) -> Result<()> {
+    // SAFETY: as promised to us.
+    let size = unsafe { size_of_struct(pointer) }?;
+    let known = size.min(size_of::<T>());
+    let header = size_of::<u32>();
+    let (from, to) = (std::ptr::from_ref(value).cast::<u8>(), pointer.cast::<u8>());
+    // SAFETY: `size` bytes are writable, of which `known` come from a T.
+    unsafe {
+        from.add(header).copy_to_nonoverlapping(to.add(header), known - header);
+        to.add(known).write_bytes(0, size - known);
+    }
+    Ok(())
+}
+
+fn check_flags(flags: u32, known: u32) -> Result<()> {
+    if flags & !known != 0 {
+        return Err(Error::invalid("unknown flags"));
+    }
+    Ok(())
+}

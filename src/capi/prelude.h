@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0
+ *
+ * libmsiroute: message-signalled interrupts for a KVM virtual machine monitor.
+ * Generated from src/capi by "cargo run -p xtask -- header"; do not edit.
+ *
+ * Results: 0 or more is good, a negative errno is not, and msi_route_cache_last_error() has it in words. errno itself is
+ * left alone. What a guest can cause (no room in the kernel's table, a refusal) never undoes what the guest wrote.
+ *
+ * Ownership: descriptors stay the caller's (duplicated, close-on-exec, unless lent by flag); buffers are read or filled
+ * before the call returns.
+ *
+ * Threads: every function may be called from any thread at any time, but that a _free needs the last call on that handle to
+ * be over. [fast]: no lock, no allocation, at most one system call (and a write of the kernel's table where the host lacks
+ * KVM_SIGNAL_MSI); calls back only into `signal` and `raise_gsi`. [control]: may wait for deliveries under way and for a
+ * write of the table (milliseconds). Not from inside a callback: -EDEADLK. */
+/* includes */
+#define MSIROUTE_VERSION_MAJOR 0
+#define MSIROUTE_VERSION_MINOR 1
+#define MSIROUTE_VERSION_PATCH 0
+
+/* Structs begin with their size, so that they can grow: a shorter one is filled up with zeros, a longer one must have
+ * zeros where this library knows nothing (-E2BIG); unknown flags are -EINVAL. These set what must not be zero. */
+#define MSIROUTE_CACHE_CONFIG_INIT { .size = sizeof(struct msi_route_cache_config), .vm_fd = -1, .kvm_fd = -1 }
+#define MSIROUTE_CACHE_OPS_INIT { .size = sizeof(struct msi_route_cache_ops) }
+#define MSIROUTE_DEVICE_CONFIG_INIT { .size = sizeof(struct msi_device_config), .requester = MSIROUTE_NO_REQUESTER }
+#define MSIROUTE_STATS_INIT { .size = sizeof(struct msi_route_cache_stats) }
+#define MSIROUTE_VECTOR_INFO_INIT { .size = sizeof(struct msi_vector_info) }
+
+struct kvm_irq_routing_entry; /* <linux/kvm.h> */

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Arming: giving open vectors' eventfds to the kernel, many at the price of one table write.
+//!
+//! Three steps, and no device's lock is held across the second:
+//!
+//! 1. *Stage*: look at each vector and say which route it wants. A route that is to change is taken
+//!    out of the vector's hands: the change owns the pin.
+//! 2. *Apply*: all changes of the table in one write.
+//! 3. *Finish*: look at each vector again. If it still wants that message, the route is its own and its
+//!    eventfds are bound; if the guest has changed it meanwhile, the pin is given up, and whoever made
+//!    the change sees to the vector.
+//!
+//! Inside a transaction of the thread, vectors are only noted; its last commit does the three steps.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use super::eventfds::PinnedRoute;
+use super::Device;
+use crate::cache::{first_error, RouteCache};
+use crate::error::{Error, Result};
+use crate::message::Message;
+use crate::routes::Change;
+
+/// A vector to be armed.
+#[derive(Clone)]
+pub(super) struct Item {
+    pub device: Arc<Device>,
+    pub index: u32,
+}
+
+/// A vector between the first step and the third.
+struct Staged {
+    item: Item,
+    generation: u32,
+    message: Message,
+    /// The pin that the change owns.
+    from: Option<PinnedRoute>,
+}
+
+enum Stage {
+    /// There is nothing to be done in the table.
+    Done(Result<()>),
+    Change(Staged),
+}
+
+/// Arms now, or at the thread's commit if it is in a transaction.
+pub(super) fn request(cache: &Arc<RouteCache>, items: Vec<Item>) -> Result<()> {
+    if items.is_empty() {
+        return Ok(());
+    }
+    OPEN.with_borrow_mut(|open| {
+        match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, cache)) {
+            Some(transaction) => {
+                transaction.items.extend(items);
+                None
+            }
+            None => Some(items),
+        }
+    })
+    .map_or(Ok(()), |items| flush(cache, items))
+}
+
+/// The three steps.
+pub(super) fn flush(cache: &RouteCache, items: Vec<Item>) -> Result<()> {
+    let mut results = Vec::with_capacity(items.len());
+    let mut staged = Vec::new();
+    for item in &items {
+        match stage(item) {
+            Stage::Done(result) => results.push(result),
+            Stage::Change(change) => staged.push(change),
+        }
+    }
+    let changes: Vec<Change> = staged.iter().map(Staged::change).collect();
+    if !changes.is_empty() {
+        let routes = cache.routes.apply(cache.backend(), &changes);
+        results.extend(staged.iter().zip(routes).map(|(staged, route)| finish(staged, route)));
+    }
+    // What the eventfds had counted before they were bound.
+    results.extend(items.iter().map(|item| item.device.hand_over(item.index)));
+    let result = first_error(results.into_iter());
+    if result.is_err() {
+        cache.note_unserved();
+    }
+    result
+}
+
+fn stage(item: &Item) -> Stage {
+    let device = &item.device;
+    let mut control = device.control.lock();
+    let Ok((vector, vector_control)) = device.both(&mut control, item.index) else {
+        return Stage::Done(Ok(()));
+    };
+    let (true, Some(message)) = (vector.is_open(&device.gate), vector.message()) else {
+        return Stage::Done(Ok(()));
+    };
+    let generation = vector_control.generation;
+    let Some(eventfds) = &mut vector_control.eventfds else {
+        return Stage::Done(Ok(()));
+    };
+    if eventfds.route.is_some_and(|route| route.message == message) {
+        let (counted, result) = eventfds.bind(&device.cache);
+        if counted {
+            vector.set_pending();
+        }
+        return Stage::Done(result);
+    }
+    let from = eventfds.route.take();
+    Stage::Change(Staged { item: item.clone(), generation, message, from })
+}
+
+impl Staged {
+    fn change(&self) -> Change {
+        match self.from {
+            Some(route) => Change::Retarget(route.gsi, self.message),
+            None => Change::Pin(self.message),
+        }
+    }
+}
+
+fn finish(staged: &Staged, route: Result<u32>) -> Result<()> {
+    let Staged { item: Item { device, index }, generation, message, from } = staged;
+    let cache = &device.cache;
+    let mut control = device.control.lock();
+    let Ok((vector, vector_control)) = device.both(&mut control, *index) else {
+        return Ok(());
+    };
+    let is_wanted =
+        vector_control.generation == *generation && vector.is_open(&device.gate);
+    let Some(eventfds) = &mut vector_control.eventfds else {
+        // All eventfds are gone: nothing stands on these routes.
+        let pins = route.iter().copied().chain(from.map(|from| from.gsi));
+        let mut gsis: Vec<u32> = pins.collect();
+        gsis.dedup();
+        gsis.into_iter().for_each(|gsi| cache.routes.unpin(gsi));
+        return Ok(());
+    };
+    let gsi = match route {
+        Ok(gsi) => gsi,
+        Err(refusal) => {
+            // The old message is not left live. The eventfds count.
+            let unbound = match from {
+                Some(from) => {
+                    let unbound = eventfds.unbind_from(cache, from.gsi);
+                    eventfds.give_up(cache, *from);
+                    unbound
+                }
+                None => Ok(()),
+            };
+            if is_wanted {
+                eventfds.errno = refusal.errno();
+                return Err(refusal);
+            }
+            return unbound;
+        }
+    };
+    let pin = PinnedRoute { gsi, message: *message };
+    let mut result = Ok(());
+    if is_wanted {
+        let other = eventfds.route.replace(pin);
+        let (counted, bound) = eventfds.bind(cache);
+        if counted {
+            vector.set_pending();
+        }
+        result = bound;
+        if let Some(other) = other {
+            // Somebody else was faster.
+            eventfds.give_up(cache, other);
+        }
+    } else {
+        eventfds.give_up(cache, pin);
+    }
+    if let Some(from) = from.filter(|from| from.gsi != gsi) {
+        eventfds.give_up(cache, from);
+    }
+    result
+}
+
+// ---- transactions ------------------------------------------------------------------------------
+
+/// A thread's changes to one cache, until its last commit.
+struct Transaction {
+    cache: Arc<RouteCache>,
+    depth: u32,
+    items: Vec<Item>,
+}
+
+thread_local! {
+    /// Few: one for each VM that this thread is changing right now.
+    static OPEN: RefCell<Vec<Transaction>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Drop for Transaction {
+    /// The thread ended before its commit. What it noted is not lost: it is tried at the next occasion.
+    fn drop(&mut self) {
+        if !self.items.is_empty() {
+            log::error!("a thread ended inside a transaction; its changes wait for another's commit");
+            self.cache.note_unserved();
+        }
+    }
+}
+
+impl RouteCache {
+    /// From now on this thread's changes are staged, until the matching [`RouteCache::commit`]. Nests.
+    /// Masking, and what else stops interrupts, is never staged.
+    pub fn begin(self: &Arc<Self>) {
+        OPEN.with_borrow_mut(|open| {
+            match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, self)) {
+                Some(transaction) => transaction.depth += 1,
+                None => {
+                    open.push(Transaction { cache: self.clone(), depth: 1, items: Vec::new() });
+                }
+            }
+        });
+    }
+
+    /// Makes the staged changes live: one write of the table, then all irqfds. Also tries again to
+    /// serve vectors, of all threads, that could not be served; without a begin that is all it does.
+    ///
+    /// Errors: the first one met. What the guest wrote stands all the same, and the vectors that could
+    /// not be served (see [`Device::info`]) are tried again later.
+    pub fn commit(self: &Arc<Self>) -> Result<()> {
+        refuse_in_section()?;
+        let items = OPEN.with_borrow_mut(|open| {
+            let at = open.iter().position(|open| Arc::ptr_eq(&open.cache, self))?;
+            let transaction = open.get_mut(at)?;
+            transaction.depth -= 1;
+            if transaction.depth > 0 {
+                return Some(None);
+            }
+            Some(Some(std::mem::take(&mut open.swap_remove(at).items)))
+        });
+        match items {
+            // An inner commit.
+            Some(None) => Ok(()),
+            Some(Some(mut items)) => {
+                self.retry_unserved();
+                let key = |item: &Item| (Arc::as_ptr(&item.device).addr(), item.index);
+                items.sort_unstable_by_key(key);
+                items.dedup_by_key(|item| key(item));
+                flush(self, items)
+            }
+            None => {
+                self.retry_unserved();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// For calls that wait for readers, or for a lock under which others do.
+pub(super) fn refuse_in_section() -> Result<()> {
+    if crate::sync::in_section() {
+        return Err(Error::new(libc::EDEADLK, "a control call from inside a delivery"));
+    }
+    Ok(())
+}

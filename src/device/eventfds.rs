@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The eventfds of one vector, and the route they stand on in the kernel.
+//!
+//! Order, always: the route in the kernel first, then the irqfd; the irqfd out first, then the route
+//! may go. An eventfd that is not bound counts, and its counter is its vector's pending bit; what it
+//! counted is taken over just before it is bound.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::Ordering;
+
+use crate::cache::{first_error, EventfdKey, RouteCache};
+use crate::error::{Error, Result};
+use crate::eventfd;
+use crate::message::Message;
+
+/// A route that this vector has pinned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PinnedRoute {
+    pub gsi: u32,
+    pub message: Message,
+}
+
+/// Whose descriptor it is.
+enum File {
+    Duplicate(OwnedFd),
+    /// Stays open, and this file, until it is unbound: the VMM's promise.
+    Borrowed(RawFd),
+}
+
+struct Eventfd {
+    file: File,
+    /// By which the VMM knows it.
+    number: RawFd,
+    key: EventfdKey,
+    /// The GSI that it is an irqfd of.
+    bound: Option<u32>,
+}
+
+/// Exists while the vector has an eventfd.
+#[derive(Default)]
+pub(super) struct Eventfds {
+    list: Vec<Eventfd>,
+    /// `None` also while a change of it is under way (see `arm`); the change owns the pin then.
+    pub route: Option<PinnedRoute>,
+    /// Why it could not be served; 0 if it could.
+    pub errno: i32,
+}
+
+impl AsFd for Eventfd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.file {
+            File::Duplicate(fd) => fd.as_fd(),
+            // SAFETY: promised to stay open until unbound, and the list it is in is not read after that.
+            File::Borrowed(fd) => unsafe { BorrowedFd::borrow_raw(*fd) },
+        }
+    }
+}
+
+impl Eventfds {
+    pub fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+
+    pub fn all_bound(&self) -> bool {
+        self.list.iter().all(|eventfd| eventfd.bound.is_some())
+    }
+
+    /// Whether this one is an irqfd now; `None` if it is not here.
+    pub fn is_bound(&self, number: RawFd) -> Option<bool> {
+        let found = self.list.iter().find(|eventfd| eventfd.number == number);
+        found.map(|eventfd| eventfd.bound.is_some())
+    }
+
+    pub fn is_bound_to(&self, gsi: u32) -> bool {
+        self.list.iter().any(|eventfd| eventfd.bound == Some(gsi))
+    }
+
+    /// Something is counted by an eventfd that the kernel does not read.
+    pub fn has_counted(&self) -> bool {
+        let mut unbound = self.list.iter().filter(|eventfd| eventfd.bound.is_none());
+        unbound.any(|eventfd| eventfd::has_count(eventfd.as_fd()))
+    }
+
+    /// Takes what eventfds that the kernel does not read have counted. Whether that was anything.
+    pub fn take_counted(&self) -> bool {
+        let unbound = self.list.iter().filter(|eventfd| eventfd.bound.is_none());
+        unbound.fold(false, |any, eventfd| eventfd::take_count(eventfd.as_fd()) > 0 || any)
+    }
+
+    /// Takes an eventfd in, unbound.
+    pub fn add(&mut self, cache: &RouteCache, fd: BorrowedFd<'_>, borrow: bool) -> Result<()> {
+        let number = fd.as_raw_fd();
+        let key = match eventfd::inspect(fd)?.identity {
+            Some(identity) => EventfdKey::Identity(identity),
+            None => EventfdKey::Number(number),
+        };
+        let file = if borrow {
+            File::Borrowed(number)
+        } else {
+            File::Duplicate(fd.try_clone_to_owned().map_err(|e| {
+                let errno = e.raw_os_error().unwrap_or(libc::EMFILE);
+                Error::new(errno, "duplicating the eventfd")
+            })?)
+        };
+        if self.is_bound(number).is_some() || !cache.claim_eventfd(key) {
+            return Err(Error::new(libc::EBUSY, "the eventfd is bound to a vector already"));
+        }
+        self.list.push(Eventfd { file, number, key, bound: None });
+        Ok(())
+    }
+
+    /// Lets an eventfd go, or all. Those that the kernel would not let go stay.
+    pub fn remove(&mut self, cache: &RouteCache, number: Option<RawFd>) -> Result<()> {
+        let is_meant = |eventfd: &Eventfd| number.is_none_or(|number| eventfd.number == number);
+        let result = self.unbind_if(cache, |eventfd| is_meant(eventfd));
+        self.list.retain(|eventfd| {
+            let stays = !is_meant(eventfd) || eventfd.bound.is_some();
+            if !stays {
+                cache.release_eventfd(eventfd.key);
+            }
+            stays
+        });
+        self.release_unused_route(cache);
+        result
+    }
+
+    /// Makes irqfds of all, on the pinned route. True if something had been counted before: it is
+    /// taken out of the counters, for the caller to send.
+    pub fn bind(&mut self, cache: &RouteCache) -> (bool, Result<()>) {
+        let Some(route) = self.route else {
+            return (false, Ok(()));
+        };
+        let mut result = self.unbind_if(cache, |eventfd| eventfd.bound != Some(route.gsi));
+        let mut counted = false;
+        for eventfd in self.list.iter_mut().filter(|eventfd| eventfd.bound.is_none()) {
+            // Before it is bound: afterwards the counter no longer tells what was delivered.
+            counted |= eventfd::take_count(eventfd.as_fd()) > 0;
+            match cache.backend().bind_irqfd(eventfd.as_fd(), route.gsi) {
+                Ok(()) => {
+                    eventfd.bound = Some(route.gsi);
+                    cache.irqfd_binds.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(e) => result = result.and(Err(e)),
+            }
+        }
+        self.errno = result.as_ref().map_or_else(Error::errno, |()| 0);
+        self.release_unused_route(cache);
+        (counted, result)
+    }
+
+    /// From now on all count. If the kernel refuses, those it refused stay bound and keep the route.
+    pub fn unbind(&mut self, cache: &RouteCache) -> Result<()> {
+        let result = self.unbind_if(cache, |_| true);
+        self.errno = result.as_ref().map_or_else(Error::errno, |()| 0);
+        self.release_unused_route(cache);
+        result
+    }
+
+    /// Those that are irqfds of this GSI count from now on.
+    pub fn unbind_from(&mut self, cache: &RouteCache, gsi: u32) -> Result<()> {
+        self.unbind_if(cache, |eventfd| eventfd.bound == Some(gsi))
+    }
+
+    /// Gives up a pin that the vector does not hold by `route`, unless an irqfd still stands on it:
+    /// then it becomes the vector's route, or, if it has another, stays pinned for good, so that the GSI
+    /// does not get a new owner.
+    pub fn give_up(&mut self, cache: &RouteCache, pin: PinnedRoute) {
+        let is_held_twice = self.route.is_some_and(|route| route.gsi == pin.gsi);
+        if is_held_twice || !self.is_bound_to(pin.gsi) {
+            cache.routes.unpin(pin.gsi);
+        } else if self.route.is_none() {
+            self.route = Some(pin);
+        } else {
+            log::error!("GSI {} is given up for good: its irqfd cannot be unbound", pin.gsi);
+        }
+    }
+
+    fn unbind_if(
+        &mut self,
+        cache: &RouteCache,
+        is_meant: impl Fn(&Eventfd) -> bool,
+    ) -> Result<()> {
+        first_error(self.list.iter_mut().filter(|eventfd| is_meant(eventfd)).map(|eventfd| {
+            if let Some(gsi) = eventfd.bound {
+                cache.backend().unbind_irqfd(eventfd.as_fd(), gsi)?;
+                eventfd.bound = None;
+                cache.irqfd_unbinds.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        }))
+    }
+
+    fn release_unused_route(&mut self, cache: &RouteCache) {
+        if let Some(unused) = self.route.take_if(|route| {
+            !self.list.iter().any(|eventfd| eventfd.bound == Some(route.gsi))
+        }) {
+            cache.routes.unpin(unused.gsi);
+        }
+    }
+}

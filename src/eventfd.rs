@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What can be told of an eventfd, and taken from it, whoever else holds it.
+//!
+//! Its flags are its owner's: it may be a blocking one, and nothing here changes or waits on it.
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::error::{Error, Result};
+
+/// What a descriptor is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    /// Of the eventfd behind the descriptor, the same for all its descriptors in all processes; `None`
+    /// where the kernel does not tell (no /proc, or Linux before 5.2).
+    pub identity: Option<u64>,
+}
+
+/// Checks that `fd` is an eventfd, and that each signal of it stands for one interrupt.
+///
+/// Errors: `EBADF` if it is closed; `EINVAL` if it is something else, or a semaphore (of which
+/// KVM takes one count at a time, and only when it is signalled again). Where there is no /proc this
+/// cannot be seen, and KVM's own check at the first use is all there is.
+pub(crate) fn inspect(fd: BorrowedFd<'_>) -> Result<Kind> {
+    // SAFETY: asks about a number; an unused one is refused.
+    if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) } < 0 {
+        return Err(Error::last_os("looking at the eventfd"));
+    }
+    let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+    let Ok(text) = std::fs::read_to_string(path) else {
+        return Ok(Kind { identity: None });
+    };
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.map(str::trim)
+    };
+    if field("eventfd-count").is_none() {
+        return Err(Error::invalid("the descriptor is not an eventfd"));
+    }
+    if field("eventfd-semaphore").is_some_and(|value| value != "0") {
+        return Err(Error::invalid("the eventfd is a semaphore (EFD_SEMAPHORE)"));
+    }
+    Ok(Kind { identity: field("eventfd-id").and_then(|id| id.parse().ok()) })
+}
+
+/// Takes what is counted; 0 if nothing is. Never waits.
+pub(crate) fn take_count(fd: BorrowedFd<'_>) -> u64 {
+    let mut count = 0u64;
+    let mut buffer = libc::iovec { iov_base: (&raw mut count).cast(), iov_len: size_of::<u64>() };
+    // SAFETY: one buffer of eight bytes, ours, alive across the call.
+    let read = unsafe { libc::preadv2(fd.as_raw_fd(), &raw mut buffer, 1, -1, libc::RWF_NOWAIT) };
+    if read == 8 {
+        return count;
+    }
+    // Linux before 5.7 has no RWF_NOWAIT for eventfds. Between the look and the read another reader of a
+    // blocking eventfd could come first; its owner would have two readers then, which loses events anyway.
+    let errno = std::io::Error::last_os_error().raw_os_error();
+    if errno == Some(libc::EOPNOTSUPP) && has_count(fd) {
+        // SAFETY: eight bytes, ours.
+        let read = unsafe { libc::read(fd.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
+        if read == 8 {
+            return count;
+        }
+    }
+    0
+}
+
+/// Whether something is counted; takes nothing.
+pub(crate) fn has_count(fd: BorrowedFd<'_>) -> bool {
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one pollfd, ours; a timeout of 0 does not wait.
+    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & libc::POLLIN != 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+    use vmm_sys_util::eventfd::EventFd;
+
+    fn eventfd(flags: i32) -> EventFd {
+        EventFd::new(flags).unwrap()
+    }
+
+    fn fd(eventfd: &EventFd) -> BorrowedFd<'_> {
+        // SAFETY: open while the EventFd lives.
+        unsafe { BorrowedFd::borrow_raw(eventfd.as_raw_fd()) }
+    }
+
+    #[test]
+    fn a_blocking_eventfd_is_read_without_waiting() {
+        let eventfd = eventfd(0);
+        assert_eq!(take_count(fd(&eventfd)), 0);
+        eventfd.write(3).unwrap();
+        assert!(has_count(fd(&eventfd)));
+        assert_eq!(take_count(fd(&eventfd)), 3);
+        assert!(!has_count(fd(&eventfd)));
+    }
+
+    #[test]
+    fn only_plain_eventfds_pass() {
+        let plain = eventfd(0);
+        let copy = plain.try_clone().unwrap();
+        assert_eq!(inspect(fd(&plain)).unwrap(), inspect(fd(&copy)).unwrap());
+        assert_ne!(inspect(fd(&plain)).unwrap(), inspect(fd(&eventfd(0))).unwrap());
+        let refused = |fd| inspect(fd).unwrap_err().errno();
+        assert_eq!(refused(fd(&eventfd(libc::EFD_SEMAPHORE))), libc::EINVAL);
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert_eq!(refused(file.as_fd()), libc::EINVAL);
+    }
+}

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Message-signalled interrupts for KVM virtual machine monitors.
+//!
+//! A VMM speaks of devices, vectors and messages. How a message gets to the guest (the ioctl that
+//! takes it whole, or a GSI routed to it and an irqfd on that GSI) is decided here, and the kernel's
+//! table of routes is used as a cache.
+//!
+//! This crate is the engine of `libmsiroute.so`; its C surface is in `capi`, behind the feature of
+//! that name. The house, from the door down; each room knows only those below it:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `capi` | the C surface |
+//! | [`device`] | a function's vectors: control, delivery, eventfds, transactions |
+//! | [`cache`] | what one VM's devices share |
+//! | `routes` | the kernel's table as a cache: changes staged, written, only then believed |
+//! | `vector` | one vector: message, mask, pending |
+//! | [`backend`] | where messages go: KVM, a table of C functions, a model of KVM |
+//! | `eventfd` | what can be told of an eventfd, and taken from it |
+//! | `sync` | the asymmetric reader/writer lock that deliveries read under |
+//! | [`message`], [`error`], [`stats`] | plain values |
+
+pub mod backend;
+pub mod cache;
+#[cfg(feature = "capi")]
+pub mod capi;
+pub mod device;
+pub mod error;
+mod eventfd;
+pub mod message;
+mod routes;
+pub mod stats;
+mod sync;
+mod vector;
+
+pub use cache::{Config, RouteCache};
+pub use device::{Delivery, Device, EventfdOptions, Kind, VectorInfo};
+pub use error::{Error, Result};

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From a message to its GSI without a lock, for sending through routes (hosts without
+//! KVM_SIGNAL_MSI).
+//!
+//! A sender looks its message up inside a section (see `sync`) and raises the GSI before it leaves it.
+//! Who gives a GSI another message first marks the cell dead, then waits for the senders that may have
+//! found it alive ([`Finder::retire`]), and only then has the table written: so nobody raises a GSI
+//! that has become somebody else's.
+//!
+//! The index is a hint: a collision or an old value sends the sender to the table under its lock,
+//! which knows. What decides is the cell.
+
+use std::hash::{BuildHasher, RandomState};
+
+use crate::message::Message;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{self, Readers, Section};
+
+/// One GSI.
+#[derive(Debug)]
+struct Cell {
+    live: AtomicBool,
+    /// Sent through since the sweep last came by.
+    used: AtomicBool,
+    data: AtomicU32,
+    address: AtomicU64,
+    requester: AtomicU32,
+    /// Sections without a slot: whoever retires the cell cannot see them otherwise.
+    readers: Readers,
+}
+
+#[derive(Debug)]
+pub(super) struct Finder {
+    cells: Box<[Cell]>,
+    /// By a hash of the message, the GSI it was last seen at.
+    index: Box<[AtomicU32]>,
+    /// Keyed, for the guest chooses the messages.
+    keys: (u64, u64),
+}
+
+impl Finder {
+    pub fn new(limit: u32) -> Self {
+        let cell = |_| Cell {
+            live: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+            data: AtomicU32::new(0),
+            address: AtomicU64::new(0),
+            requester: AtomicU32::new(0),
+            readers: Readers::new(),
+        };
+        let random = RandomState::new();
+        Finder {
+            cells: (0..limit).map(cell).collect(),
+            index: (0..limit.next_power_of_two() * 2).map(|_| AtomicU32::new(0)).collect(),
+            keys: (random.hash_one(0), random.hash_one(1)),
+        }
+    }
+
+    /// Calls `raise` with the message's GSI; `None` if it has none that can be found.
+    #[inline]
+    pub fn with_gsi<T>(
+        &self,
+        message: &Message,
+        section: &Section<'_>,
+        raise: impl FnOnce(u32) -> T,
+    ) -> Option<T> {
+        let gsi = self.hint(message)?.load(Ordering::Relaxed);
+        let cell = self.cells.get(gsi as usize)?;
+        let counted = section.is_counted().then(|| cell.readers.enter_counted());
+        // Acquire: pairs with `publish`, which writes the message first.
+        let found = cell.live.load(Ordering::Acquire)
+            && cell.address.load(Ordering::Relaxed) == message.address
+            && cell.data.load(Ordering::Relaxed) == message.data
+            && cell.requester.load(Ordering::Relaxed) == message.requester;
+        if !found {
+            return None;
+        }
+        if !cell.used.load(Ordering::Relaxed) {
+            cell.used.store(true, Ordering::Relaxed);
+        }
+        let result = raise(gsi);
+        drop(counted);
+        Some(result)
+    }
+
+    // ---- under the table's lock ----------------------------------------------------------------
+
+    /// The kernel has this route: senders may find it.
+    pub fn publish(&self, gsi: u32, message: &Message) {
+        let (Some(cell), Some(hint)) = (self.cells.get(gsi as usize), self.hint(message)) else {
+            return;
+        };
+        // A live cell has this message already: another one is written only after `retire`.
+        if !cell.live.load(Ordering::Relaxed) {
+            cell.address.store(message.address, Ordering::Relaxed);
+            cell.data.store(message.data, Ordering::Relaxed);
+            cell.requester.store(message.requester, Ordering::Relaxed);
+            cell.used.store(true, Ordering::Relaxed);
+            cell.live.store(true, Ordering::Release);
+        }
+        hint.store(gsi, Ordering::Relaxed);
+    }
+
+    /// After this returns nobody raises these GSIs until they are published again.
+    pub fn retire(&self, gsis: &[u32]) {
+        let cells = || gsis.iter().filter_map(|&gsi| self.cells.get(gsi as usize));
+        if !cells().any(|cell| cell.live.load(Ordering::Relaxed)) {
+            return;
+        }
+        cells().for_each(|cell| cell.live.store(false, Ordering::SeqCst));
+        sync::wait_for_every_slot();
+        cells().for_each(|cell| cell.readers.wait_counted());
+    }
+
+    /// Whether it was sent through since this was last asked.
+    pub fn take_used(&self, gsi: u32) -> bool {
+        let cell = self.cells.get(gsi as usize);
+        cell.is_some_and(|cell| {
+            cell.used.load(Ordering::Relaxed) && cell.used.swap(false, Ordering::Relaxed)
+        })
+    }
+
+    #[inline]
+    fn hint(&self, message: &Message) -> Option<&AtomicU32> {
+        // Multiply and fold, twice: enough for hints, in 2 ns.
+        let mix = |word: u64, key: u64| {
+            let product = u128::from(word ^ key) * 0x9E37_79B9_7F4A_7C15;
+            #[expect(clippy::cast_possible_truncation, reason = "both halves are folded")]
+            let halves = ((product >> 64) as u64, product as u64);
+            halves.0 ^ halves.1
+        };
+        let low = u64::from(message.data) << 32 | u64::from(message.requester);
+        let hash = mix(mix(message.address, self.keys.0) ^ low, self.keys.1);
+        #[expect(clippy::cast_possible_truncation, reason = "a hash, cut to the index's size")]
+        self.index.get(hash as usize & (self.index.len() - 1))
+    }
+}

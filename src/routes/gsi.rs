@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which GSIs are taken. Lowest first and so dense: the kernel's table is as long as its highest GSI.
+
+/// GSIs from 0 up to a limit.
+#[derive(Debug)]
+pub(super) struct GsiSet {
+    /// A set bit is a taken GSI.
+    words: Vec<u64>,
+    first: u32,
+    limit: u32,
+}
+
+impl GsiSet {
+    /// Those below `first` are never handed out.
+    pub fn new(first: u32, limit: u32) -> Self {
+        let words = limit.div_ceil(u64::BITS) as usize;
+        GsiSet { words: vec![0; words], first, limit }
+    }
+
+    /// The lowest free one, taken.
+    pub fn take_lowest(&mut self) -> Option<u32> {
+        let skip = (self.first / u64::BITS) as usize;
+        for (at, word) in self.words.iter_mut().enumerate().skip(skip) {
+            let base = u32::try_from(at).ok()? * u64::BITS;
+            // In the first word, those below `first` count as taken.
+            let below = self.first.saturating_sub(base);
+            let taken = if below == 0 { *word } else { *word | ((1 << below) - 1) };
+            let gsi = base + taken.trailing_ones();
+            if taken != u64::MAX {
+                if gsi >= self.limit {
+                    return None;
+                }
+                *word |= 1 << (gsi - base);
+                return Some(gsi);
+            }
+        }
+        None
+    }
+
+    /// Takes this one, even below `first`. False if it is taken or beyond the limit.
+    pub fn take(&mut self, gsi: u32) -> bool {
+        let (bit, limit) = (1 << (gsi % u64::BITS), self.limit);
+        match self.words.get_mut((gsi / u64::BITS) as usize) {
+            Some(word) if *word & bit == 0 && gsi < limit => {
+                *word |= bit;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub fn give_back(&mut self, gsi: u32) {
+        if let Some(word) = self.words.get_mut((gsi / u64::BITS) as usize) {
+            *word &= !(1 << (gsi % u64::BITS));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lowest_first_and_again() {
+        let mut set = GsiSet::new(24, 200);
+        assert_eq!((set.take_lowest(), set.take_lowest()), (Some(24), Some(25)));
+        set.give_back(24);
+        assert_eq!((set.take_lowest(), set.take_lowest()), (Some(24), Some(26)));
+        let rest: Vec<u32> = std::iter::from_fn(|| set.take_lowest()).collect();
+        assert_eq!(rest, (27..200).collect::<Vec<u32>>());
+        set.give_back(130);
+        assert_eq!((set.take_lowest(), set.take_lowest()), (Some(130), None));
+    }
+
+    #[test]
+    fn a_taken_one_is_not_handed_out() {
+        let mut set = GsiSet::new(64, 70);
+        assert!(set.take(65) && !set.take(65) && set.take(3) && !set.take(70));
+        let rest: Vec<u32> = std::iter::from_fn(|| set.take_lowest()).collect();
+        assert_eq!(rest, [64, 66, 67, 68, 69]);
+    }
+}

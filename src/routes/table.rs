@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The kernel's table as the library believes it to be, and as it is about to make it.
+//!
+//! Changes are staged here, in an order that can be taken back; [`Table::entries`] is then what is
+//! written, and [`Table::believe`] or [`Table::take_back`] what is made of the kernel's answer.
+
+use std::collections::HashMap;
+
+use kvm_bindings::{kvm_irq_routing_entry, KVM_IRQ_ROUTING_MSI, KVM_MSI_VALID_DEVID};
+
+use super::gsi::GsiSet;
+use crate::error::{Error, Result};
+use crate::message::{Message, NO_REQUESTER};
+
+/// A route of the library's own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Route {
+    pub message: Message,
+    /// Irqfds' vectors and changes under way; 0 is idle: kept for whoever wants the message next.
+    pub pins: u32,
+    /// The kernel has it.
+    pub live: bool,
+    /// Used since the sweep last came by.
+    pub used: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Table {
+    fixed: Vec<kvm_irq_routing_entry>,
+    /// By GSI.
+    routes: Vec<Option<Route>>,
+    by_message: HashMap<Message, u32>,
+    gsis: GsiSet,
+    count: usize,
+    idle: usize,
+    limit: usize,
+    /// Where the sweep for idle routes goes on.
+    hand: usize,
+    /// What each staged change replaced, oldest first.
+    staged: Vec<(u32, Option<Route>)>,
+}
+
+impl Table {
+    pub fn new(first_gsi: u32, limit: u32) -> Self {
+        Table {
+            fixed: Vec::new(),
+            routes: Vec::new(),
+            by_message: HashMap::new(),
+            gsis: GsiSet::new(first_gsi, limit),
+            count: 0,
+            idle: 0,
+            limit: limit as usize,
+            hand: 0,
+            staged: Vec::new(),
+        }
+    }
+
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    pub fn idle(&self) -> usize {
+        self.idle
+    }
+
+    /// Room for entries that nobody has pinned: free ones and idle ones.
+    pub fn unpinned_room(&self) -> usize {
+        self.limit.saturating_sub(self.fixed.len() + self.count - self.idle)
+    }
+
+    pub fn find(&self, message: &Message) -> Option<u32> {
+        self.by_message.get(message).copied()
+    }
+
+    pub fn get(&self, gsi: u32) -> Option<&Route> {
+        self.routes.get(gsi as usize)?.as_ref()
+    }
+
+    pub fn is_staged(&self) -> bool {
+        !self.staged.is_empty()
+    }
+
+    // ---- pins: not part of what the kernel sees ------------------------------------------------
+
+    pub fn pin(&mut self, gsi: u32) {
+        if let Some(Some(route)) = self.routes.get_mut(gsi as usize) {
+            self.idle -= usize::from(route.pins == 0);
+            route.pins += 1;
+            route.used = true;
+        }
+    }
+
+    pub fn unpin(&mut self, gsi: u32) {
+        if let Some(Some(route)) = self.routes.get_mut(gsi as usize) {
+            route.pins = route.pins.saturating_sub(1);
+            route.used = true;
+            self.idle += usize::from(route.pins == 0);
+        }
+    }
+
+    // ---- staging -------------------------------------------------------------------------------
+
+    /// A new route on a free GSI, idle; `None` if neither a GSI nor an entry is free.
+    pub fn add(&mut self, message: Message) -> Option<u32> {
+        if self.fixed.len() + self.count >= self.limit {
+            return None;
+        }
+        let gsi = self.gsis.take_lowest()?;
+        self.gsis.give_back(gsi);
+        self.stage(gsi, Some(Route { message, pins: 0, live: false, used: true }));
+        Some(gsi)
+    }
+
+    /// Another message on the same GSI: the irqfds on it stay bound.
+    pub fn replace(&mut self, gsi: u32, message: Message) {
+        if let Some(route) = self.get(gsi).copied() {
+            self.stage(gsi, Some(Route { message, live: false, used: true, ..route }));
+        }
+    }
+
+    pub fn remove(&mut self, gsi: u32) {
+        self.stage(gsi, None);
+    }
+
+    /// The next idle route that `was_used` does not speak for: second chance, CLOCK.
+    pub fn victim(&mut self, was_used: impl Fn(u32) -> bool) -> Option<u32> {
+        if self.idle == 0 {
+            return None;
+        }
+        // Twice round: the first round takes the second chances away.
+        for _ in 0..=2 * self.routes.len() {
+            self.hand = (self.hand + 1) % self.routes.len().max(1);
+            let gsi = u32::try_from(self.hand).ok()?;
+            if let Some(Some(route)) = self.routes.get_mut(self.hand) {
+                let used = std::mem::take(&mut route.used) | was_used(gsi);
+                // One that is staged but not live is what this very change is about.
+                if route.pins == 0 && route.live && !used {
+                    return Some(gsi);
+                }
+            }
+        }
+        None
+    }
+
+    fn stage(&mut self, gsi: u32, route: Option<Route>) {
+        let before = self.put(gsi, route);
+        self.staged.push((gsi, before));
+    }
+
+    /// Keeps all that hangs on a route in step with it.
+    fn put(&mut self, gsi: u32, route: Option<Route>) -> Option<Route> {
+        let at = gsi as usize;
+        if at >= self.routes.len() {
+            self.routes.resize(at + 1, None);
+        }
+        let before = std::mem::replace(self.routes.get_mut(at)?, route);
+        if let Some(before) = before {
+            self.by_message.remove(&before.message);
+            self.gsis.give_back(gsi);
+            self.count -= 1;
+            self.idle -= usize::from(before.pins == 0);
+        }
+        if let Some(route) = route {
+            self.by_message.insert(route.message, gsi);
+            self.gsis.take(gsi);
+            self.count += 1;
+            self.idle += usize::from(route.pins == 0);
+        }
+        before
+    }
+
+    // ---- the kernel's answer -------------------------------------------------------------------
+
+    /// The whole table as staged, in the kernel's form.
+    pub fn entries(&self) -> Vec<kvm_irq_routing_entry> {
+        let mut entries = Vec::with_capacity(self.fixed.len() + self.count);
+        entries.extend_from_slice(&self.fixed);
+        for (gsi, route) in (0u32..).zip(&self.routes) {
+            entries.extend(route.as_ref().map(|route| msi_entry(gsi, &route.message)));
+        }
+        entries
+    }
+
+    /// It was written. The GSIs that changed.
+    pub fn believe(&mut self) -> Vec<u32> {
+        let changed: Vec<u32> = self.staged.drain(..).map(|(gsi, _)| gsi).collect();
+        for &gsi in &changed {
+            if let Some(Some(route)) = self.routes.get_mut(gsi as usize) {
+                route.live = true;
+            }
+        }
+        changed
+    }
+
+    /// It was refused: all staged changes are undone, latest first. The GSIs that are as before again.
+    pub fn take_back(&mut self) -> Vec<u32> {
+        let mut changed = Vec::with_capacity(self.staged.len());
+        while let Some((gsi, before)) = self.staged.pop() {
+            self.put(gsi, before);
+            changed.push(gsi);
+        }
+        changed
+    }
+
+    // ---- the VMM's own entries -----------------------------------------------------------------
+
+    pub fn has_fixed(&self, entries: &[kvm_irq_routing_entry]) -> bool {
+        let same = |(a, b): (&kvm_irq_routing_entry, &kvm_irq_routing_entry)| {
+            // SAFETY: `pad` is the whole union, in entries that were zeroed or filled by their maker.
+            let pads = unsafe { (a.u.pad, b.u.pad) };
+            (a.gsi, a.type_, a.flags, pads.0) == (b.gsi, b.type_, b.flags, pads.1)
+        };
+        self.fixed.len() == entries.len() && self.fixed.iter().zip(entries).all(same)
+    }
+
+    /// Replaces the VMM's own entries; the old ones come back. Idle routes make way by being removed
+    /// (staged); a pinned one does not.
+    pub fn set_fixed(
+        &mut self,
+        fixed: Vec<kvm_irq_routing_entry>,
+    ) -> Result<Vec<kvm_irq_routing_entry>> {
+        for entry in &fixed {
+            if entry.gsi as usize >= self.limit {
+                return Err(Error::invalid("a fixed route's GSI is beyond the kernel's table"));
+            }
+            match self.get(entry.gsi) {
+                Some(route) if route.pins > 0 => {
+                    let what = "a fixed route's GSI is in use: set first_gsi above the VMM's own";
+                    return Err(Error::new(libc::EBUSY, what));
+                }
+                Some(_) => self.remove(entry.gsi),
+                None => {}
+            }
+        }
+        if fixed.len() + self.count > self.limit {
+            return Err(Error::new(libc::ENOSPC, "more fixed routes than the table has room for"));
+        }
+        Ok(self.exchange_fixed(fixed))
+    }
+
+    /// Without a look at the routes: for putting back what was there.
+    pub fn exchange_fixed(
+        &mut self,
+        fixed: Vec<kvm_irq_routing_entry>,
+    ) -> Vec<kvm_irq_routing_entry> {
+        let before = std::mem::replace(&mut self.fixed, fixed);
+        before.iter().for_each(|entry| self.gsis.give_back(entry.gsi));
+        for entry in &self.fixed {
+            // Several entries may share a GSI: the first takes it.
+            self.gsis.take(entry.gsi);
+        }
+        before
+    }
+}
+
+fn msi_entry(gsi: u32, message: &Message) -> kvm_irq_routing_entry {
+    let mut entry =
+        kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
+    entry.u.msi.address_lo = message.address_lo();
+    entry.u.msi.address_hi = message.address_hi();
+    entry.u.msi.data = message.data;
+    if message.requester != NO_REQUESTER {
+        entry.flags = KVM_MSI_VALID_DEVID;
+        entry.u.msi.__bindgen_anon_1.devid = message.requester;
+    }
+    entry
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! An asymmetric reader/writer lock: reading costs a few plain stores, writing a system call.
+//!
+//! A delivery *reads* a vector: it looks at the state, and injects the message it found there. Who
+//! changes the vector must be able to say "after I return, the old state is no longer acted upon".
+//! So writers wait for readers, and only for those that may still act on the old state. In use:
+//!
+//! ```text
+//! reader                              writer (serialized by a mutex of its own)
+//! let section = readers.enter();      state.fetch_or(MASKED)
+//! look at the state, act on it        wait_for(&[readers])
+//! drop(section)                       -- nobody acts on the old state any more
+//! ```
+//!
+//! Readers never wait. Readers that come after the change see it and leave, so writers are not
+//! starved: a writer waits for sections that were open when it looked, not for later ones.
+//!
+//! - [`barrier`] has the two barriers this stands on and what they promise.
+//! - [`slot`] has the protocol: a thread's slot names what the thread is reading.
+//! - This file has the process-wide slots and each thread's way to its own.
+//!
+//! A reader without a free slot (a section inside a section, more threads than slots, a thread that
+//! is exiting) is *counted* in the [`Readers`] it reads: two atomic read-modify-writes, the same
+//! promise.
+
+pub(crate) mod barrier;
+mod slot;
+
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic;
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic;
+
+use atomic::{fence, AtomicU32, AtomicUsize, Ordering};
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::ops::RangeInclusive;
+
+use slot::{Backoff, Slot};
+
+/// What can be read under the lock: embedded in the object it guards. Its address is its name.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    /// Readers without a slot.
+    counted: AtomicU32,
+}
+
+/// An open section: the thread acts on what it reads until this is dropped.
+pub(crate) struct Section<'a> {
+    slot: Option<&'static Slot>,
+    readers: &'a Readers,
+    /// The slot is the thread's own.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Readers {
+    pub fn new() -> Self {
+        Readers { counted: AtomicU32::new(0) }
+    }
+
+    /// Opens a section. Whatever is loaded after this, and was changed by a writer whose
+    /// [`wait_for`] has returned, is the changed value.
+    #[inline]
+    pub fn enter(&self) -> Section<'_> {
+        match own_slot() {
+            Some(slot) if slot.is_free() => {
+                slot.enter(self.name());
+                barrier::light();
+                Section { slot: Some(slot), readers: self, not_send: PhantomData }
+            }
+            _ => self.enter_counted(),
+        }
+    }
+
+    /// Opens a section that needs no slot.
+    #[cold]
+    pub fn enter_counted(&self) -> Section<'_> {
+        self.counted.fetch_add(1, Ordering::SeqCst);
+        // Pairs with the fence in `barrier::heavy`: one of the two sees the other's store.
+        fence(Ordering::SeqCst);
+        THREAD.with(|thread| thread.counted.set(thread.counted.get() + 1));
+        Section { slot: None, readers: self, not_send: PhantomData }
+    }
+
+    fn name(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Whether anybody is counted here. After a [`barrier::heavy`].
+    pub fn any_counted(&self) -> bool {
+        self.counted.load(Ordering::Acquire) != 0
+    }
+
+    /// Waits until nobody is counted here. After a [`barrier::heavy`].
+    pub fn wait_counted(&self) {
+        let mut backoff = Backoff::new();
+        while self.any_counted() {
+            backoff.wait();
+        }
+    }
+}
+
+impl Section<'_> {
+    /// Whether this section is counted, not in a slot: who waits for slots does not see it.
+    pub fn is_counted(&self) -> bool {
+        self.slot.is_none()
+    }
+}
+
+impl Drop for Section<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        match self.slot {
+            Some(slot) => slot.leave(),
+            None => {
+                self.readers.counted.fetch_sub(1, Ordering::Release);
+                THREAD.with(|thread| thread.counted.set(thread.counted.get() - 1));
+            }
+        }
+    }
+}
+
+/// Waits until no section on `readers` is open that may have seen the state from before the call.
+pub(crate) fn wait_for(readers: &Readers) {
+    wait_for_slots_of(readers);
+    readers.wait_counted();
+}
+
+/// The half of [`wait_for`] that later sections cannot prolong; counted ones are left to the caller.
+pub(crate) fn wait_for_slots_of(readers: &Readers) {
+    barrier::heavy();
+    wait_for_slots(readers.name()..=readers.name());
+}
+
+/// The same for many, at the price of one: `first` to `last` lie in one slice, in this order,
+/// and `all` yields them.
+pub(crate) fn wait_for_all<'a>(
+    first: &'a Readers,
+    last: &'a Readers,
+    all: impl Iterator<Item = &'a Readers>,
+) {
+    barrier::heavy();
+    wait_for_slots(first.name()..=last.name());
+    all.for_each(Readers::wait_counted);
+}
+
+/// Waits for every open section of the process but the counted ones.
+pub(crate) fn wait_for_every_slot() {
+    barrier::heavy();
+    wait_for_slots(1..=usize::MAX);
+}
+
+/// Whether this thread has a section open. Such a thread must not wait for readers, nor for a lock
+/// under which somebody waits for readers.
+pub(crate) fn in_section() -> bool {
+    THREAD.with(|thread| {
+        thread.counted.get() > 0
+            || matches!(thread.slot.get(), SlotState::Own(slot) if !slot.is_free())
+    })
+}
+
+fn wait_for_slots(names: RangeInclusive<usize>) {
+    let own = THREAD.with(|thread| thread.slot.get());
+    for slot in slots().iter().take(slots_in_use()) {
+        let is_own = matches!(own, SlotState::Own(own) if std::ptr::eq(own, slot));
+        if !is_own {
+            slot.wait_while_in(&names);
+        }
+    }
+}
+
+// ---- the process's slots and the thread's own -------------------------------------------------
+
+/// More threads than this that have delivered and still live, and the rest are counted.
+#[cfg(not(loom))]
+const SLOTS: usize = 1024;
+#[cfg(loom)]
+const SLOTS: usize = 2;
+
+#[cfg(not(loom))]
+fn slots() -> &'static [Slot; SLOTS] {
+    static ALL: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
+    &ALL
+}
+
+/// No slot at or above this has ever been claimed. Raised before a claimed slot is first used, so
+/// a writer past its heavy barrier sees either the mark or a reader that sees the writer's change.
+#[cfg(not(loom))]
+fn claimed_mark() -> &'static AtomicUsize {
+    static MARK: AtomicUsize = AtomicUsize::new(0);
+    &MARK
+}
+
+#[cfg(loom)]
+loom::lazy_static! {
+    static ref ALL: [Slot; SLOTS] = [Slot::new(), Slot::new()];
+    static ref MARK: AtomicUsize = AtomicUsize::new(0);
+}
+#[cfg(loom)]
+fn slots() -> &'static [Slot; SLOTS] {
+    &ALL
+}
+#[cfg(loom)]
+fn claimed_mark() -> &'static AtomicUsize {
+    &MARK
+}
+
+fn slots_in_use() -> usize {
+    claimed_mark().load(Ordering::SeqCst)
+}
+
+#[derive(Clone, Copy)]
+enum SlotState {
+    NotYet,
+    Own(&'static Slot),
+    /// None was left, or the thread is exiting.
+    None,
+}
+
+struct Thread {
+    slot: Cell<SlotState>,
+    /// Counted sections this thread has open.
+    counted: Cell<u32>,
+}
+
+#[cfg(not(loom))]
+thread_local! {
+    // No destructor, so that looking at it costs no "is it still alive" check.
+    static THREAD: Thread =
+        const { Thread { slot: Cell::new(SlotState::NotYet), counted: Cell::new(0) } };
+    static GIVE_BACK: GiveBack = const { GiveBack };
+}
+#[cfg(loom)]
+loom::thread_local! {
+    static THREAD: Thread = Thread { slot: Cell::new(SlotState::NotYet), counted: Cell::new(0) };
+}
+
+/// Its destructor returns the thread's slot.
+#[cfg(not(loom))]
+struct GiveBack;
+
+#[cfg(not(loom))]
+impl Drop for GiveBack {
+    fn drop(&mut self) {
+        THREAD.with(|thread| {
+            if let SlotState::Own(slot) = thread.slot.replace(SlotState::None) {
+                slot.release();
+            }
+        });
+    }
+}
+
+#[inline]
+fn own_slot() -> Option<&'static Slot> {
+    match THREAD.with(|thread| thread.slot.get()) {
+        SlotState::Own(slot) => Some(slot),
+        SlotState::NotYet => claim_slot(),
+        SlotState::None => None,
+    }
+}
+
+#[cold]
+fn claim_slot() -> Option<&'static Slot> {
+    // Made first: in a thread that is already exiting there is nobody left to give a slot back.
+    #[cfg(not(loom))]
+    let can_give_back = GIVE_BACK.try_with(|_| ()).is_ok();
+    #[cfg(loom)]
+    let can_give_back = true;
+
+    let claimed = slots().iter().enumerate().find(|(_, slot)| can_give_back && slot.claim());
+    let state = match claimed {
+        Some((index, slot)) => {
+            claimed_mark().fetch_max(index + 1, Ordering::SeqCst);
+            SlotState::Own(slot)
+        }
+        None => SlotState::None,
+    };
+    THREAD.with(|thread| thread.slot.set(state));
+    claimed.map(|(_, slot)| slot)
+}
+
+#[cfg(all(test, loom))]
+mod model;
+#[cfg(all(test, not(loom)))]
+mod tests;

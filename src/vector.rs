@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One vector: a message, whether it may be sent, and whether one is pending.
+//!
+//! The state is one word, and the message is kept twice: a change writes the copy that is not in use
+//! and then flips a bit of the state. A delivery reads the state once and so sees the old message or
+//! the new one, never half of each. Everything a delivery does happens in a section of
+//! [`Readers`]; a change waits for the sections that may have seen the state from before it, so that
+//! when it returns the old message can no longer be sent.
+//!
+//! # Pending is never lost and never doubled
+//!
+//! Whether a vector is open depends on two words: its own state and its function's gate.
+//! A delivery that finds either closed first sets PENDING, *then looks again*; whoever opens either
+//! first opens, *then looks for PENDING*. All four are sequentially consistent, so at least one of
+//! them sees the other. Whoever takes the bit away (one atomic instruction, so one thread) sends.
+//!
+//! # Who may call what
+//!
+//! [`Vector::attempt`], [`Vector::keep`] and the reads: any thread. What changes the message or the
+//! blocking bits: only under the device's control lock, which keeps changes apart from each other.
+
+use crate::message::Message;
+use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{self, Readers};
+
+/// The vector's own mask bit.
+const MASKED: u32 = 1 << 0;
+/// There is no message.
+const UNSET: u32 = 1 << 1;
+/// The message is being replaced, and counted readers must run dry: see [`Vector::set`].
+const HELD: u32 = 1 << 2;
+/// Something was raised while the vector could not send.
+const PENDING: u32 = 1 << 3;
+/// Which of the two messages is the current one.
+const SECOND: u32 = 1 << 4;
+/// A delivery has been attempted: changes must wait for readers. Never cleared.
+const DELIVERS: u32 = 1 << 5;
+
+const BLOCKED: u32 = MASKED | UNSET | HELD;
+
+/// What a function's registers, its owner and its cache say about all its vectors at once: open if
+/// zero. The bits are the device's business.
+#[derive(Debug)]
+pub(crate) struct Gate(AtomicU32);
+
+impl Gate {
+    pub fn new(bits: u32) -> Self {
+        Gate(AtomicU32::new(bits))
+    }
+
+    #[inline]
+    pub fn bits(&self) -> u32 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    #[inline]
+    fn is_open(&self) -> bool {
+        self.bits() == 0
+    }
+
+    /// The bits before. SeqCst: pairs with [`Vector::keep`], as the module says.
+    pub fn change(&self, set: u32, clear: u32) -> u32 {
+        let change = |bits| Some((bits & !clear) | set);
+        match self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change) {
+            Ok(before) | Err(before) => before,
+        }
+    }
+}
+
+/// Written by whoever changes the vector, read in sections; torn reads are excluded by the flip.
+#[derive(Debug)]
+struct MessageCell {
+    address: AtomicU64,
+    data: AtomicU32,
+    requester: AtomicU32,
+}
+
+impl MessageCell {
+    fn new() -> Self {
+        MessageCell {
+            address: AtomicU64::new(0),
+            data: AtomicU32::new(0),
+            requester: AtomicU32::new(0),
+        }
+    }
+
+    fn store(&self, message: &Message) {
+        self.address.store(message.address, Ordering::Relaxed);
+        self.data.store(message.data, Ordering::Relaxed);
+        self.requester.store(message.requester, Ordering::Relaxed);
+    }
+
+    #[inline]
+    fn load(&self) -> Message {
+        Message {
+            address: self.address.load(Ordering::Relaxed),
+            data: self.data.load(Ordering::Relaxed),
+            requester: self.requester.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Why a delivery is attempted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Something happened: send, together with what is pending.
+    Raised,
+    /// The vector was opened: send if something is pending.
+    Opened,
+}
+
+/// What an attempt came to.
+pub(crate) enum Attempt<T> {
+    /// `send` was called, and said this.
+    Sent(T),
+    /// Not open; nothing was changed.
+    Blocked,
+    /// Nothing was pending ([`Cause::Opened`] only).
+    Nothing,
+}
+
+/// One vector of a device. Its control side (eventfds, the guest's form of the message) is in
+/// `device`.
+#[derive(Debug)]
+pub(crate) struct Vector {
+    state: AtomicU32,
+    readers: Readers,
+    messages: [MessageCell; 2],
+}
+
+impl Vector {
+    pub fn new(masked: bool) -> Self {
+        Vector {
+            state: AtomicU32::new(if masked { MASKED | UNSET } else { UNSET }),
+            readers: Readers::new(),
+            messages: [MessageCell::new(), MessageCell::new()],
+        }
+    }
+
+    pub fn readers(&self) -> &Readers {
+        &self.readers
+    }
+
+    // ---- any thread ----------------------------------------------------------------------------
+
+    /// Calls `send` with the message, if the vector is open. `send` says, besides its result, whether
+    /// the message is gone; if not, what was pending stays so.
+    #[inline]
+    pub fn attempt<T>(
+        &self,
+        gate: &Gate,
+        cause: Cause,
+        send: impl FnOnce(&Message, &sync::Section<'_>) -> (T, bool),
+    ) -> Attempt<T> {
+        let section = self.readers.enter();
+        let mut state = self.state.load(Ordering::Acquire);
+        if state & DELIVERS == 0 {
+            // A change that does not see this bit does not wait; but then it came before, in the
+            // word's own order, and is seen here.
+            state = self.state.fetch_or(DELIVERS, Ordering::SeqCst);
+        }
+        if state & BLOCKED != 0 || !gate.is_open() {
+            return Attempt::Blocked;
+        }
+        let took_pending = state & PENDING != 0 && self.take_pending();
+        if cause == Cause::Opened && !took_pending {
+            return Attempt::Nothing;
+        }
+        let (result, gone) = send(&self.current(state).load(), &section);
+        if took_pending && !gone {
+            self.state.fetch_or(PENDING, Ordering::SeqCst);
+        }
+        Attempt::Sent(result)
+    }
+
+    /// Keeps an interrupt for later. If this returns true, look whether it can be sent now: the
+    /// vector was opened meanwhile.
+    #[must_use]
+    pub fn keep(&self, gate: &Gate) -> bool {
+        self.set_pending();
+        self.is_open(gate)
+    }
+
+    pub fn set_pending(&self) {
+        self.state.fetch_or(PENDING, Ordering::SeqCst);
+    }
+
+    /// Whether it was pending.
+    pub fn take_pending(&self) -> bool {
+        self.state.fetch_and(!PENDING, Ordering::SeqCst) & PENDING != 0
+    }
+
+    pub fn is_pending(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & PENDING != 0
+    }
+
+    pub fn is_masked(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & MASKED != 0
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & UNSET == 0
+    }
+
+    /// Whether a message could be sent now.
+    pub fn is_open(&self, gate: &Gate) -> bool {
+        self.state.load(Ordering::SeqCst) & BLOCKED == 0 && gate.is_open()
+    }
+
+    #[inline]
+    fn current(&self, state: u32) -> &MessageCell {
+        let [first, second] = &self.messages;
+        if state & SECOND == 0 {
+            first
+        } else {
+            second
+        }
+    }
+
+    // ---- under the control lock ----------------------------------------------------------------
+
+    /// The message, in the kernel's form.
+    pub fn message(&self) -> Option<Message> {
+        let state = self.state.load(Ordering::Relaxed);
+        (state & UNSET == 0).then(|| self.current(state).load())
+    }
+
+    /// After this returns no message is sent until [`Vector::unmask`].
+    pub fn mask(&self) {
+        self.block(MASKED);
+    }
+
+    /// Pending becomes sendable; who calls this then attempts with [`Cause::Opened`].
+    pub fn unmask(&self) {
+        self.state.fetch_and(!MASKED, Ordering::SeqCst);
+    }
+
+    /// After this returns there is no message to send until [`Vector::set`].
+    pub fn unset(&self) {
+        self.block(UNSET);
+    }
+
+    /// Blocks without waiting for readers: for who waits once for many vectors.
+    pub fn block_unwaited(&self, masked: bool) {
+        self.state.fetch_or(if masked { MASKED | UNSET } else { UNSET }, Ordering::SeqCst);
+    }
+
+    /// After this returns the old message is no longer sent. Pending may have become sendable, as
+    /// after [`Vector::unmask`].
+    pub fn set(&self, message: &Message) {
+        let before = self.flip(message);
+        if before & DELIVERS == 0 {
+            return;
+        }
+        sync::wait_for_slots_of(&self.readers);
+        if self.readers.any_counted() {
+            // Unlike slots, a count does not tell the sections from before the flip from later ones:
+            // the later ones are held off, so that they cannot keep us waiting for ever.
+            self.state.fetch_or(HELD, Ordering::SeqCst);
+            self.readers.wait_counted();
+            self.state.fetch_and(!HELD, Ordering::SeqCst);
+        }
+    }
+
+    /// [`Vector::set`] without the wait: for who waits once for many vectors. Not again before that.
+    pub fn flip(&self, message: &Message) -> u32 {
+        let state = self.state.load(Ordering::Relaxed);
+        self.current(state ^ SECOND).store(message);
+        // Release: who sees the flip sees the message.
+        let flip = |state| Some((state ^ SECOND) & !UNSET);
+        match self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, flip) {
+            Ok(before) | Err(before) => before,
+        }
+    }
+
+    fn block(&self, bit: u32) {
+        let before = self.state.fetch_or(bit, Ordering::SeqCst);
+        if before & bit == 0 && before & DELIVERS != 0 {
+            sync::wait_for(&self.readers);
+        }
+    }
+}
+
+#[cfg(all(test, loom))]
+mod model;

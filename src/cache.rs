@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use kvm_bindings::kvm_irq_routing_entry;
 use parking_lot::Mutex;
 
-use crate::backend::{Backend, Features, Reception};
+use crate::backend::{Backend, Features, Host, Reception};
 use crate::error::{Error, Result};
 use crate::message::{Addressing, Message};
 use crate::routes::Routes;
@@ -35,6 +35,14 @@ const IOAPIC_PINS: u32 = 24;
 /// More routes than any kernel has.
 const MAX_ROUTES: u32 = 1 << 16;
 
+/// What came of an attempt to send.
+pub(crate) enum Sending {
+    Done(Reception),
+    /// Leave the section, [`RouteCache::provide_route`], and try again.
+    NeedsRoute,
+    Failed(Error),
+}
+
 /// What a cache asks of the devices on it. (They know the cache; this is all it knows of them.)
 pub(crate) trait Member: Send + Sync {
     /// The cache goes: unbind everything, answer `ESHUTDOWN` from now on.
@@ -49,7 +57,7 @@ pub(crate) trait Member: Send + Sync {
 
 /// One VM's routes and what its devices share. See the [module](self).
 pub struct RouteCache {
-    backend: Box<dyn Backend>,
+    host: Host,
     features: Features,
     /// Messages are sent by [`Backend::signal`], not through routes.
     direct: bool,
@@ -91,8 +99,9 @@ impl RouteCache {
     ///
     /// Errors: `ENOTSUP` if the backend cannot send messages; `EINVAL` for bounds that leave no GSI;
     /// `EBUSY` if fences are asked for too late.
-    pub fn new(backend: Box<dyn Backend>, config: &Config) -> Result<Arc<Self>> {
-        let mut features = backend.features();
+    pub fn new(backend: impl Into<Host>, config: &Config) -> Result<Arc<Self>> {
+        let host = backend.into();
+        let mut features = host.get().features();
         let direct = features.direct && !config.no_direct;
         if !direct && !features.routes {
             return Err(Error::new(libc::ENOTSUP, "messages can be sent neither directly nor by routes"));
@@ -111,7 +120,7 @@ impl RouteCache {
         barrier::choose(config.fences)?;
         Ok(Arc::new(RouteCache {
             routes: Routes::new(first_gsi, &features, direct),
-            backend,
+            host,
             features: Features { direct, ..features },
             direct,
             readers: Readers::new(),
@@ -128,7 +137,7 @@ impl RouteCache {
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
-        &*self.backend
+        self.host.get()
     }
 
     /// Sends a message that belongs to no vector.
@@ -139,27 +148,31 @@ impl RouteCache {
         let message = message.ok_or_else(not_a_message)?;
         loop {
             let section = self.readers.enter();
-            let sent = self.send(&message, &section);
+            let sending = self.send(&message, &section);
             drop(section);
-            match sent {
-                Some(result) => return result,
-                None => self.provide_route(&message)?,
+            match sending {
+                Sending::Done(reception) => return Ok(reception),
+                Sending::Failed(error) => return Err(error),
+                Sending::NeedsRoute => self.provide_route(&message)?,
             }
         }
     }
 
-    /// Sends a message; `None` if it needs a route first: leave the section and
-    /// [`RouteCache::provide_route`].
-    #[inline]
-    pub(crate) fn send(
-        &self,
-        message: &Message,
-        section: &Section<'_>,
-    ) -> Option<Result<Reception>> {
-        if self.direct {
-            return Some(self.backend.signal(message));
+    /// Sends a message.
+    #[inline(always)]
+    pub(crate) fn send(&self, message: &Message, section: &Section<'_>) -> Sending {
+        let result = if self.direct {
+            self.host.signal(message)
+        } else {
+            match self.routes.with_gsi(message, section, |gsi| self.host.raise(gsi)) {
+                Some(result) => result,
+                None => return Sending::NeedsRoute,
+            }
+        };
+        match result {
+            Ok(reception) => Sending::Done(reception),
+            Err(error) => Sending::Failed(error),
         }
-        self.routes.with_gsi(message, section, |gsi| self.backend.raise(gsi))
     }
 
     #[cold]
@@ -223,7 +236,7 @@ impl RouteCache {
             member.shut_down();
         }
         sync::wait_for(&self.readers);
-        self.backend.close();
+        self.host.get().close();
     }
 
     // ---- members -------------------------------------------------------------------------------

@@ -4,9 +4,12 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// An errno and what was being done when it came.
+/// An errno and what was being done when it came. One word long, for it travels along the fast path.
 #[derive(Clone, Debug)]
-pub struct Error {
+pub struct Error(Box<Failure>);
+
+#[derive(Clone, Debug)]
+struct Failure {
     errno: i32,
     doing: Cow<'static, str>,
 }
@@ -16,8 +19,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
     /// `errno` is positive, as in `<errno.h>`.
+    #[cold]
     pub fn new(errno: i32, doing: impl Into<Cow<'static, str>>) -> Self {
-        Error { errno, doing: doing.into() }
+        Error(Box::new(Failure { errno, doing: doing.into() }))
     }
 
     /// The calling thread's `errno`, set by the system call that just failed.
@@ -27,7 +31,7 @@ impl Error {
 
     /// Positive, as in `<errno.h>`.
     pub fn errno(&self) -> i32 {
-        self.errno
+        self.0.errno
     }
 
     pub(crate) fn invalid(what: impl Into<Cow<'static, str>>) -> Self {
@@ -37,8 +41,8 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let errno = std::io::Error::from_raw_os_error(self.errno);
-        write!(f, "{}: {errno}", self.doing)
+        let errno = std::io::Error::from_raw_os_error(self.0.errno);
+        write!(f, "{}: {errno}", self.0.doing)
     }
 }
 

@@ -143,21 +143,20 @@ impl Vector {
 
     // ---- any thread ----------------------------------------------------------------------------
 
-    /// Calls `send` with the message, if the vector is open. `send` says, besides its result, whether
-    /// the message is gone; if not, what was pending stays so.
-    #[inline]
+    /// Calls `send` with the message, if the vector is open. If `is_gone` says that what `send` said means
+    /// that nothing was sent, what was pending stays so.
+    #[inline(always)]
     pub fn attempt<T>(
         &self,
         gate: &Gate,
         cause: Cause,
-        send: impl FnOnce(&Message, &sync::Section<'_>) -> (T, bool),
+        send: impl FnOnce(&Message, &sync::Section<'_>) -> T,
+        is_gone: impl FnOnce(&T) -> bool,
     ) -> Attempt<T> {
         let section = self.readers.enter();
         let mut state = self.state.load(Ordering::Acquire);
         if state & DELIVERS == 0 {
-            // A change that does not see this bit does not wait; but then it came before, in the
-            // word's own order, and is seen here.
-            state = self.state.fetch_or(DELIVERS, Ordering::SeqCst);
+            state = self.first_attempt();
         }
         if state & BLOCKED != 0 || !gate.is_open() {
             return Attempt::Blocked;
@@ -166,11 +165,18 @@ impl Vector {
         if cause == Cause::Opened && !took_pending {
             return Attempt::Nothing;
         }
-        let (result, gone) = send(&self.current(state).load(), &section);
-        if took_pending && !gone {
-            self.state.fetch_or(PENDING, Ordering::SeqCst);
+        let result = send(&self.current(state).load(), &section);
+        if took_pending && !is_gone(&result) {
+            self.set_pending();
         }
         Attempt::Sent(result)
+    }
+
+    /// A change that does not see this bit does not wait; but then it came before, in the word's own
+    /// order, and is seen here.
+    #[cold]
+    fn first_attempt(&self) -> u32 {
+        self.state.fetch_or(DELIVERS, Ordering::SeqCst)
     }
 
     /// Keeps an interrupt for later. If this returns true, look whether it can be sent now: the
@@ -207,6 +213,12 @@ impl Vector {
         self.state.load(Ordering::SeqCst) & BLOCKED == 0 && gate.is_open()
     }
 
+    /// The message, if there is one.
+    pub fn read_message(&self) -> Option<Message> {
+        let _section = self.readers.enter();
+        self.message()
+    }
+
     #[inline]
     fn current(&self, state: u32) -> &MessageCell {
         let [first, second] = &self.messages;
@@ -219,9 +231,9 @@ impl Vector {
 
     // ---- under the control lock ----------------------------------------------------------------
 
-    /// The message, in the kernel's form.
+    /// The message, in the kernel's form. Under the control lock, or in a section.
     pub fn message(&self) -> Option<Message> {
-        let state = self.state.load(Ordering::Relaxed);
+        let state = self.state.load(Ordering::Acquire);
         (state & UNSET == 0).then(|| self.current(state).load())
     }
 

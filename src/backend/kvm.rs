@@ -107,6 +107,7 @@ fn with_eventfd<T>(fd: BorrowedFd<'_>, f: impl FnOnce(&EventFd) -> T) -> T {
     f(&eventfd)
 }
 
+#[cold]
 fn failed(e: kvm_ioctls::Error, doing: &'static str) -> Error {
     Error::new(e.errno(), doing)
 }
@@ -130,6 +131,7 @@ impl Backend for KvmBackend {
         }
     }
 
+    #[inline(always)]
     fn signal(&self, message: &Message) -> Result<Reception> {
         let mut msi = kvm_msi {
             address_lo: message.address_lo(),
@@ -149,6 +151,7 @@ impl Backend for KvmBackend {
         }
     }
 
+    #[inline(always)]
     fn raise(&self, gsi: u32) -> Result<Reception> {
         let mut level = kvm_irq_level { level: 1, ..Default::default() };
         level.__bindgen_anon_1.irq = gsi;

@@ -93,6 +93,55 @@ pub trait Backend: Send + Sync {
     fn close(&self) {}
 }
 
+/// A backend. The kernel's is called directly: a delivery is so short that a virtual call, and the
+/// return through it after the system call, can be measured.
+pub enum Host {
+    /// A VM of the kernel's.
+    Kvm(kvm::KvmBackend),
+    /// Any other.
+    Other(Box<dyn Backend>),
+}
+
+impl Host {
+    /// [`Backend::signal`].
+    #[inline(always)]
+    pub(crate) fn signal(&self, message: &Message) -> Result<Reception> {
+        match self {
+            Host::Kvm(kvm) => kvm.signal(message),
+            Host::Other(other) => other.signal(message),
+        }
+    }
+
+    /// [`Backend::raise`].
+    #[inline(always)]
+    pub(crate) fn raise(&self, gsi: u32) -> Result<Reception> {
+        match self {
+            Host::Kvm(kvm) => kvm.raise(gsi),
+            Host::Other(other) => other.raise(gsi),
+        }
+    }
+
+    /// For everything that is not in a hurry.
+    pub(crate) fn get(&self) -> &dyn Backend {
+        match self {
+            Host::Kvm(kvm) => kvm,
+            Host::Other(other) => &**other,
+        }
+    }
+}
+
+impl From<kvm::KvmBackend> for Host {
+    fn from(kvm: kvm::KvmBackend) -> Self {
+        Host::Kvm(kvm)
+    }
+}
+
+impl From<Box<dyn Backend>> for Host {
+    fn from(other: Box<dyn Backend>) -> Self {
+        Host::Other(other)
+    }
+}
+
 /// For methods whose feature is off.
 #[cfg(feature = "capi")]
 pub(crate) fn not_supported(what: &'static str) -> Error {

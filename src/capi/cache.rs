@@ -14,7 +14,7 @@ use super::{
 use crate::backend::callbacks::{Callbacks, Functions};
 use crate::backend::kvm::KvmBackend;
 use crate::backend::model::{Irqchip, Model};
-use crate::backend::Backend;
+use crate::backend::Host;
 use crate::error::{Error, Result};
 use crate::message::Addressing;
 use crate::{Config, RouteCache};
@@ -56,7 +56,7 @@ pub unsafe extern "C" fn msi_route_cache_new(
     })
 }
 
-fn backend(config: &msi_route_cache_config) -> Result<Box<dyn Backend>> {
+fn backend(config: &msi_route_cache_config) -> Result<Host> {
     let is_model = config.flags & MSIROUTE_CACHE_MODEL != 0;
     if config.ops.is_null() && !is_model {
         let vm = borrow_fd(config.vm_fd, "vm_fd is not open")?;
@@ -64,7 +64,7 @@ fn backend(config: &msi_route_cache_config) -> Result<Box<dyn Backend>> {
             -1 => None,
             fd => Some(borrow_fd(fd, "kvm_fd is not open")?),
         };
-        return Ok(Box::new(KvmBackend::new(vm, kvm)?));
+        return Ok(KvmBackend::new(vm, kvm)?.into());
     }
     if config.vm_fd != -1 || config.kvm_fd != -1 {
         return Err(Error::invalid("vm_fd and kvm_fd are -1 with ops or the model"));
@@ -78,9 +78,10 @@ fn backend(config: &msi_route_cache_config) -> Result<Box<dyn Backend>> {
     match functions {
         Some(functions) if !is_model => {
             // SAFETY: the header says what C promises: callable from any thread, until the cache is freed.
-            Ok(Box::new(unsafe { Callbacks::new(functions, config.opaque, max_routes) }))
+            let callbacks = unsafe { Callbacks::new(functions, config.opaque, max_routes) };
+            Ok(Host::Other(Box::new(callbacks)))
         }
-        functions => model(functions, config.opaque),
+        functions => Ok(Host::Other(Box::new(model(functions, config.opaque)?))),
     }
 }
 
@@ -97,7 +98,7 @@ unsafe fn functions(ops: *const msi_route_cache_ops) -> Result<Functions> {
     })
 }
 
-fn model(functions: Option<Functions>, opaque: *mut c_void) -> Result<Box<dyn Backend>> {
+fn model(functions: Option<Functions>, opaque: *mut c_void) -> Result<Model> {
     let signal = match functions {
         Some(Functions {
             signal: Some(signal),
@@ -121,7 +122,7 @@ fn model(functions: Option<Functions>, opaque: *mut c_void) -> Result<Box<dyn Ba
         // SAFETY: as the header says, until the cache is freed: the model's thread has ended then.
         unsafe { signal(opaque.0, message.requester, message.address, message.data) }
     };
-    Ok(Box::new(Model::with_thread(Irqchip::Full, Model::x86_features(), Box::new(guest))?))
+    Model::with_thread(Irqchip::Full, Model::x86_features(), Box::new(guest))
 }
 
 /// An open descriptor of the caller's.

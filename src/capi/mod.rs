@@ -53,7 +53,7 @@ fn fail(error: &Error) -> c_int {
 }
 
 /// Runs a call's body, its result in C's terms; `errno` stays as it was.
-#[inline]
+#[inline(always)]
 fn call(body: impl FnOnce() -> Result<c_int>) -> c_int {
     // SAFETY: the calling thread's own errno, valid while the thread lives.
     let errno = unsafe { libc::__errno_location() };

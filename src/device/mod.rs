@@ -21,9 +21,10 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::backend::Reception;
-use crate::cache::{first_error, not_a_message, Member, RouteCache};
+use crate::cache::{first_error, not_a_message, Member, RouteCache, Sending};
 use crate::error::{Error, Result};
-use crate::sync;
+use crate::message::Message;
+use crate::sync::{self, Section};
 use crate::vector::{Attempt, Cause, Gate, Vector};
 use arm::{refuse_in_section, Item};
 use eventfds::Eventfds;
@@ -189,32 +190,41 @@ impl Device {
     /// Raises a vector. Takes no lock; makes one system call if the vector may send, none if not.
     ///
     /// Errors: `EINVAL` (no such vector), `ENODEV`, `ESHUTDOWN`; what the kernel says (nothing is sent or kept then).
-    #[inline]
+    #[inline(always)]
     pub fn deliver(&self, index: u32) -> Result<Delivery> {
         let vector = self.vector(index)?;
-        self.send(vector, Cause::Raised)
+        match self.attempt(vector, Cause::Raised) {
+            Attempt::Sent(Sending::Done(Reception::Accepted)) => Ok(Delivery::Sent),
+            attempt => self.go_on(vector, Cause::Raised, attempt),
+        }
     }
 
-    #[inline]
-    fn send(&self, vector: &Vector, mut cause: Cause) -> Result<Delivery> {
+    #[inline(always)]
+    fn attempt(&self, vector: &Vector, cause: Cause) -> Attempt<Sending> {
+        let send = |message: &Message, section: &Section<'_>| self.cache.send(message, section);
+        let is_gone = |sending: &Sending| matches!(sending, Sending::Done(_));
+        vector.attempt(&self.gate, cause, send, is_gone)
+    }
+
+    /// From an attempt to the end.
+    #[cold]
+    fn go_on(
+        &self,
+        vector: &Vector,
+        mut cause: Cause,
+        mut attempt: Attempt<Sending>,
+    ) -> Result<Delivery> {
         loop {
-            let attempt = vector.attempt(&self.gate, cause, |message, section| {
-                match self.cache.send(message, section) {
-                    Some(result) => {
-                        let gone = result.is_ok();
-                        (Ok(result), gone)
-                    }
-                    None => (Err(*message), false),
-                }
-            });
             match attempt {
-                Attempt::Sent(Ok(result)) => {
-                    return result.map(|reception| match reception {
-                        Reception::Accepted => Delivery::Sent,
-                        Reception::Refused => Delivery::Refused,
-                    });
+                Attempt::Sent(Sending::Done(Reception::Accepted)) => return Ok(Delivery::Sent),
+                Attempt::Sent(Sending::Done(Reception::Refused)) => return Ok(Delivery::Refused),
+                Attempt::Sent(Sending::Failed(error)) => return Err(error),
+                Attempt::Sent(Sending::NeedsRoute) => {
+                    // It may be another by now: then that one needs a route.
+                    if let Some(message) = vector.read_message() {
+                        self.cache.provide_route(&message)?;
+                    }
                 }
-                Attempt::Sent(Err(message)) => self.cache.provide_route(&message)?,
                 Attempt::Nothing => return Ok(Delivery::Pending),
                 Attempt::Blocked if cause == Cause::Opened => return Ok(Delivery::Pending),
                 Attempt::Blocked => {
@@ -230,13 +240,17 @@ impl Device {
                     cause = Cause::Opened;
                 }
             }
+            attempt = self.attempt(vector, cause);
         }
     }
 
     /// Sends what is pending, if the vector is open. On an error it stays pending.
     fn hand_over(&self, index: u32) -> Result<()> {
         match self.vector(index) {
-            Ok(vector) if vector.is_pending() => self.send(vector, Cause::Opened).map(|_| ()),
+            Ok(vector) if vector.is_pending() => {
+                let attempt = self.attempt(vector, Cause::Opened);
+                self.go_on(vector, Cause::Opened, attempt).map(|_| ())
+            }
             _ => Ok(()),
         }
     }

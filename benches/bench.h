@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* What the benchmarks share: a VM, the clock, medians. */
+#ifndef BENCH_H
+#define BENCH_H
+#include <stddef.h>
+#include <stdint.h>
+
+/* Ends the program with a message unless `ok`. */
+void need(int ok, const char *what);
+
+/* A VM with a full in-kernel irqchip and one vCPU whose local APIC is switched on. */
+int bench_vm(void);
+
+/* An address that reaches that vCPU. */
+#define BENCH_ADDRESS 0xfee00000u
+
+uint64_t nanoseconds(void);
+
+/* Of n values; reorders them. */
+double median(double *values, size_t n);
+
+/* The distance of the quartiles, as a measure of how much to believe a median. Reorders too. */
+double spread(double *values, size_t n);
+#endif

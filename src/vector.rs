@@ -21,6 +21,8 @@
 
 use crate::message::Message;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+#[cfg(not(loom))]
+use crate::sync::{FastSection, FastSlot};
 use crate::sync::{self, Readers};
 
 /// The vector's own mask bit.
@@ -48,12 +50,12 @@ impl Gate {
         Gate(AtomicU32::new(bits))
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn bits(&self) -> u32 {
         self.0.load(Ordering::SeqCst)
     }
 
-    #[inline]
+    #[inline(always)]
     fn is_open(&self) -> bool {
         self.bits() == 0
     }
@@ -90,7 +92,7 @@ impl MessageCell {
         self.requester.store(message.requester, Ordering::Relaxed);
     }
 
-    #[inline]
+    #[inline(always)]
     fn load(&self) -> Message {
         Message {
             address: self.address.load(Ordering::Relaxed),
@@ -143,14 +145,26 @@ impl Vector {
 
     // ---- any thread ----------------------------------------------------------------------------
 
-    /// Calls `send` with the message, if the vector is open. If `is_gone` says that what `send` said means
-    /// that nothing was sent, what was pending stays so.
+    /// The message to send, and the section to send it in, in the case that is nearly all there is: open,
+    /// nothing pending, a slot at hand. `None` in any other.
+    #[cfg(not(loom))]
     #[inline(always)]
+    pub fn open_fast(&self, slot: FastSlot, gate: &Gate) -> Option<(FastSection, Message)> {
+        let section = self.readers.enter_fast(slot)?;
+        let state = self.state.load(Ordering::Acquire);
+        if state & !SECOND != DELIVERS || !gate.is_open() {
+            return None;
+        }
+        Some((section, self.current(state).load()))
+    }
+
+    /// Calls `send` with the message, and whether the section is counted, if the vector is open. If `is_gone` says that what `send` said means
+    /// that nothing was sent, what was pending stays so.
     pub fn attempt<T>(
         &self,
         gate: &Gate,
         cause: Cause,
-        send: impl FnOnce(&Message, &sync::Section<'_>) -> T,
+        send: impl FnOnce(&Message, bool) -> T,
         is_gone: impl FnOnce(&T) -> bool,
     ) -> Attempt<T> {
         let section = self.readers.enter();
@@ -165,7 +179,7 @@ impl Vector {
         if cause == Cause::Opened && !took_pending {
             return Attempt::Nothing;
         }
-        let result = send(&self.current(state).load(), &section);
+        let result = send(&self.current(state).load(), section.is_counted());
         if took_pending && !is_gone(&result) {
             self.set_pending();
         }
@@ -219,7 +233,7 @@ impl Vector {
         self.message()
     }
 
-    #[inline]
+    #[inline(always)]
     fn current(&self, state: u32) -> &MessageCell {
         let [first, second] = &self.messages;
         if state & SECOND == 0 {

@@ -9,23 +9,27 @@ use kvm_bindings::{
     KVM_MSI_VALID_DEVID,
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
+use syscalls::{syscall3, Errno, Sysno};
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::ioctl::{ioctl, ioctl_with_mut_ref, ioctl_with_val};
+use vmm_sys_util::ioctl::{ioctl, ioctl_with_val};
 
 use super::{Backend, Features, Reception};
 use crate::error::{Error, Result};
 use crate::message::{Message, NO_REQUESTER};
 
-use numbers::{KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_IRQ_LINE_STATUS};
+use numbers::{
+    KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_IRQ_LINE_STATUS, KVM_SIGNAL_MSI,
+};
 
-/// What kvm-ioctls lacks: KVM_IRQ_LINE it has, but that says 0 even for a GSI without a route; the others
-/// it asks only of descriptors whose kind is known already.
+/// What kvm-ioctls lacks (it has KVM_IRQ_LINE, but that says 0 even for a GSI without a route), asks only of
+/// descriptors whose kind is known already, or goes through libc for.
 mod numbers {
     #![allow(missing_docs, reason = "the macros make functions without")]
-    use kvm_bindings::{kvm_irq_level, KVMIO};
-    use vmm_sys_util::{ioctl_io_nr, ioctl_iowr_nr};
+    use kvm_bindings::{kvm_irq_level, kvm_msi, KVMIO};
+    use vmm_sys_util::{ioctl_io_nr, ioctl_iow_nr, ioctl_iowr_nr};
 
     ioctl_iowr_nr!(KVM_IRQ_LINE_STATUS, KVMIO, 0x67, kvm_irq_level);
+    ioctl_iow_nr!(KVM_SIGNAL_MSI, KVMIO, 0xa5, kvm_msi);
     ioctl_io_nr!(KVM_GET_API_VERSION, KVMIO, 0x00);
     ioctl_io_nr!(KVM_CHECK_EXTENSION, KVMIO, 0x03);
 }
@@ -107,6 +111,62 @@ fn with_eventfd<T>(fd: BorrowedFd<'_>, f: impl FnOnce(&EventFd) -> T) -> T {
     f(&eventfd)
 }
 
+/// Of KVM_SIGNAL_MSI.
+#[cold]
+fn not_accepted(result: std::result::Result<usize, Errno>) -> Result<Reception> {
+    match result {
+        Ok(_) => Ok(Reception::Refused),
+        // The kernel's -1 for "no such destination", which looks like an errno.
+        Err(Errno::EPERM) => Ok(Reception::Refused),
+        Err(e) => Err(Error::new(e.into_raw(), "KVM_SIGNAL_MSI")),
+    }
+}
+
+// A message is handed over as the 64-bit words in which the kernel loads it. A load that finds its bytes in
+// two stores waits for both to leave the processor's store queue, which takes 20 ns.
+const _: () = assert!(size_of::<kvm_msi>() == size_of::<[u64; 4]>());
+const _: () = assert!(std::mem::offset_of!(kvm_msi, data) == 8);
+const _: () = assert!(std::mem::offset_of!(kvm_msi, devid) == 16);
+
+/// Two fields that follow each other.
+#[inline(always)]
+fn in_memory_order(first: u32, second: u32) -> u64 {
+    let (first, second) = (u64::from(first), u64::from(second));
+    if cfg!(target_endian = "little") {
+        second << 32 | first
+    } else {
+        first << 32 | second
+    }
+}
+
+/// Flags and device ID.
+#[cold]
+fn devid_of(message: &Message) -> (u32, u32) {
+    match message.requester {
+        NO_REQUESTER => (0, 0),
+        requester => (KVM_MSI_VALID_DEVID, requester),
+    }
+}
+
+/// An ioctl without a call, and so without a return; leaves `errno` alone.
+///
+/// # Safety
+///
+/// `arg` points to what `request` wants.
+#[inline(always)]
+unsafe fn ioctl_in_place<T>(
+    vm: &VmFd,
+    request: libc::c_ulong,
+    arg: *mut T,
+) -> std::result::Result<usize, Errno> {
+    #[expect(clippy::cast_sign_loss, reason = "an open descriptor is not negative")]
+    let fd = vm.as_raw_fd() as usize;
+    #[expect(clippy::cast_possible_truncation, reason = "a request has 32 bits")]
+    let request = request as usize;
+    // SAFETY: as promised to us.
+    unsafe { syscall3(Sysno::ioctl, fd, request, arg.expose_provenance()) }
+}
+
 #[cold]
 fn failed(e: kvm_ioctls::Error, doing: &'static str) -> Error {
     Error::new(e.errno(), doing)
@@ -133,21 +193,20 @@ impl Backend for KvmBackend {
 
     #[inline(always)]
     fn signal(&self, message: &Message) -> Result<Reception> {
-        let mut msi = kvm_msi {
-            address_lo: message.address_lo(),
-            address_hi: message.address_hi(),
-            data: message.data,
-            ..Default::default()
-        };
-        if self.features.requester && message.requester != NO_REQUESTER {
-            msi.flags = KVM_MSI_VALID_DEVID;
-            msi.devid = message.requester;
-        }
-        match self.vm.signal_msi(msi) {
-            Ok(count) => Ok(Reception::of(count)),
-            // The kernel's -1 for "no such destination", which looks like an errno.
-            Err(e) if e.errno() == libc::EPERM => Ok(Reception::Refused),
-            Err(e) => Err(failed(e, "KVM_SIGNAL_MSI")),
+        let (flags, devid) = if self.features.requester { devid_of(message) } else { (0, 0) };
+        let mut msi = [
+            in_memory_order(message.address_lo(), message.address_hi()),
+            in_memory_order(message.data, flags),
+            in_memory_order(devid, 0),
+            0,
+        ];
+        // Not through libc: a return that comes after a system call is mispredicted, and costs 8 ns of the
+        // 330 that the call takes.
+        // SAFETY: the kernel reads one kvm_msi, which this is, word by word.
+        let count = unsafe { ioctl_in_place(&self.vm, KVM_SIGNAL_MSI(), &raw mut msi) };
+        match count {
+            Ok(1..) => Ok(Reception::Accepted),
+            otherwise => not_accepted(otherwise),
         }
     }
 
@@ -156,9 +215,8 @@ impl Backend for KvmBackend {
         let mut level = kvm_irq_level { level: 1, ..Default::default() };
         level.__bindgen_anon_1.irq = gsi;
         // SAFETY: the kernel reads and writes one kvm_irq_level, which is ours.
-        let result = unsafe { ioctl_with_mut_ref(&self.vm, KVM_IRQ_LINE_STATUS(), &mut level) };
-        if result < 0 {
-            return Err(Error::last_os("KVM_IRQ_LINE_STATUS"));
+        if let Err(e) = unsafe { ioctl_in_place(&self.vm, KVM_IRQ_LINE_STATUS(), &raw mut level) } {
+            return Err(Error::new(e.into_raw(), "KVM_IRQ_LINE_STATUS"));
         }
         // SAFETY: the kernel has written `status`, the other name of `irq`.
         Ok(Reception::of(unsafe { level.__bindgen_anon_1.status }))

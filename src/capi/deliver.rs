@@ -6,6 +6,8 @@ use std::ffi::c_int;
 use super::types::*;
 use super::{arg, call, msi_device, msi_route_cache};
 use crate::backend::Reception;
+use crate::error::Result;
+use crate::sync;
 use crate::Delivery;
 
 /// Raises a vector. [fast]
@@ -14,9 +16,30 @@ use crate::Delivery;
 ///         the VM has no interrupt controller yet); -ENODEV (closed); -ESHUTDOWN (the cache is gone); what the kernel says. After an error nothing was sent or kept.
 #[no_mangle]
 pub unsafe extern "C" fn msi_deliver(dev: *mut msi_device, index: u32) -> c_int {
-    call(|| {
+    let slot = sync::fast_slot();
+    // SAFETY: C's handle.
+    match unsafe { arg(dev) }.map(|handle| handle.device.deliver_fast(slot, index)) {
+        Ok(Some(Ok(Reception::Accepted))) => MSIROUTE_SENT,
         // SAFETY: C's handle.
-        let delivery = unsafe { arg(dev) }?.device.deliver(index)?;
+        otherwise => unsafe { otherwise_deliver(dev, index, otherwise) },
+    }
+}
+
+/// All but the common case, out of its way. What was tried did not touch `errno`.
+#[inline(never)]
+unsafe fn otherwise_deliver(
+    dev: *mut msi_device,
+    index: u32,
+    tried: Result<Option<Result<Reception>>>,
+) -> c_int {
+    call(|| {
+        let delivery = match tried? {
+            Some(Ok(Reception::Accepted)) => Delivery::Sent,
+            Some(Ok(Reception::Refused)) => Delivery::Refused,
+            Some(Err(error)) => return Err(error),
+            // SAFETY: C's handle.
+            None => unsafe { arg(dev) }?.device.deliver_slowly(index)?,
+        };
         Ok(match delivery {
             Delivery::Sent => MSIROUTE_SENT,
             Delivery::Pending => MSIROUTE_PENDING,

@@ -14,7 +14,7 @@ use std::hash::{BuildHasher, RandomState};
 
 use crate::message::Message;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use crate::sync::{self, Readers, Section};
+use crate::sync::{self, Readers};
 
 /// One GSI.
 #[derive(Debug)]
@@ -57,16 +57,16 @@ impl Finder {
     }
 
     /// Calls `raise` with the message's GSI; `None` if it has none that can be found.
-    #[inline]
+    #[inline(always)]
     pub fn with_gsi<T>(
         &self,
         message: &Message,
-        section: &Section<'_>,
+        is_counted: bool,
         raise: impl FnOnce(u32) -> T,
     ) -> Option<T> {
         let gsi = self.hint(message)?.load(Ordering::Relaxed);
         let cell = self.cells.get(gsi as usize)?;
-        let counted = section.is_counted().then(|| cell.readers.enter_counted());
+        let counted = is_counted.then(|| cell.readers.enter_counted());
         // Acquire: pairs with `publish`, which writes the message first.
         let found = cell.live.load(Ordering::Acquire)
             && cell.address.load(Ordering::Relaxed) == message.address
@@ -120,7 +120,7 @@ impl Finder {
         })
     }
 
-    #[inline]
+    #[inline(always)]
     fn hint(&self, message: &Message) -> Option<&AtomicU32> {
         // Multiply and fold, twice: enough for hints, in 2 ns.
         let mix = |word: u64, key: u64| {

@@ -21,7 +21,6 @@ use parking_lot::Mutex;
 use crate::backend::{Backend, Features};
 use crate::error::{Error, Result};
 use crate::message::{Message, NO_REQUESTER};
-use crate::sync::Section;
 use finder::Finder;
 use table::Table;
 
@@ -147,16 +146,16 @@ impl Routes {
         }
     }
 
-    /// Calls `raise` with a GSI routed to this message; `None` if there is none yet: leave the section
+    /// Calls `raise` with a GSI routed to this message. Inside a section; `is_counted` says of which kind. `None` if there is none yet: leave the section
     /// and [`Routes::provide`] one. Only where messages go through routes.
-    #[inline]
+    #[inline(always)]
     pub fn with_gsi<T>(
         &self,
         message: &Message,
-        section: &Section<'_>,
+        is_counted: bool,
         raise: impl FnOnce(u32) -> T,
     ) -> Option<T> {
-        self.finder.as_ref()?.with_gsi(&self.key(message), section, raise)
+        self.finder.as_ref()?.with_gsi(&self.key(message), is_counted, raise)
     }
 
     /// Sees to it that the message can be sent through a route. Not from inside a section.

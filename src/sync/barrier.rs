@@ -11,12 +11,16 @@
 //! Which pair is in force is decided once, by the first cache of the process ([`choose`]): it cannot
 //! change under readers that have already passed a barrier that is too light for the other side.
 
+#[cfg(not(loom))]
+use std::sync::atomic::compiler_fence;
+
 use super::atomic::{fence, Ordering};
+#[cfg(not(loom))]
 use crate::error::{Error, Result};
 
 #[cfg(not(loom))]
 mod chosen {
-    use std::sync::atomic::{compiler_fence, AtomicBool, Ordering};
+    use std::sync::atomic::AtomicBool;
 
     use once_cell::sync::OnceCell;
 
@@ -33,15 +37,6 @@ mod chosen {
 
     /// The same as `CHOSEN` for the fast path: one plain load. False until chosen: more is safe.
     pub(super) static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
-
-    #[inline]
-    pub(super) fn light() {
-        if ASYMMETRIC.load(Ordering::Relaxed) {
-            compiler_fence(Ordering::SeqCst);
-        } else {
-            super::fence(Ordering::SeqCst);
-        }
-    }
 
     /// Linux 4.14: `MEMBARRIER_CMD_PRIVATE_EXPEDITED` and its registration.
     pub(super) fn membarrier(command: libc::c_int) -> bool {
@@ -73,13 +68,26 @@ pub(crate) fn choose(fences: bool) -> Result<()> {
 }
 
 /// The reader's barrier, between announcing itself and loading what it will act on.
-#[inline]
 pub(super) fn light() {
-    #[cfg(not(loom))]
-    chosen::light();
     // loom knows no compiler fences: the model checks the protocol, stress tests the asymmetry.
-    #[cfg(loom)]
+    #[cfg(not(loom))]
+    if are_asymmetric() {
+        return light_asymmetric();
+    }
     fence(Ordering::SeqCst);
+}
+
+/// [`light`] where [`are_asymmetric`].
+#[cfg(not(loom))]
+#[inline(always)]
+pub(super) fn light_asymmetric() {
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// Whether the light barrier is a compiler fence. Does not change once the first cache is made.
+#[cfg(not(loom))]
+pub(super) fn are_asymmetric() -> bool {
+    chosen::ASYMMETRIC.load(Ordering::Relaxed)
 }
 
 /// The writer's barrier, between changing the state and looking for readers.
@@ -87,7 +95,7 @@ pub(crate) fn heavy() {
     // Also what counted readers pair with.
     fence(Ordering::SeqCst);
     #[cfg(not(loom))]
-    if chosen::ASYMMETRIC.load(Ordering::Relaxed)
+    if are_asymmetric()
         && !chosen::membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
     {
         refused();

@@ -53,6 +53,26 @@ pub(crate) struct Section<'a> {
     not_send: PhantomData<*const ()>,
 }
 
+/// The thread's way to a [`FastSection`]. To be had first of all: looking it up is a call, and what is
+/// in registers then must be saved.
+#[cfg(not(loom))]
+#[derive(Clone, Copy)]
+pub(crate) struct FastSlot(&'static Slot);
+
+#[cfg(not(loom))]
+#[inline(always)]
+pub(crate) fn fast_slot() -> FastSlot {
+    FastSlot(THREAD.with(|thread| thread.fast.get()))
+}
+
+/// A section in a slot, under the asymmetric barriers.
+#[cfg(not(loom))]
+pub(crate) struct FastSection {
+    slot: &'static Slot,
+    /// The slot is the thread's own.
+    not_send: PhantomData<*const ()>,
+}
+
 impl Readers {
     pub fn new() -> Self {
         Readers { counted: AtomicU32::new(0) }
@@ -60,7 +80,6 @@ impl Readers {
 
     /// Opens a section. Whatever is loaded after this, and was changed by a writer whose
     /// [`wait_for`] has returned, is the changed value.
-    #[inline]
     pub fn enter(&self) -> Section<'_> {
         match own_slot() {
             Some(slot) if slot.is_free() => {
@@ -70,6 +89,18 @@ impl Readers {
             }
             _ => self.enter_counted(),
         }
+    }
+
+    /// The same, if the thread has a free slot and the light barrier costs nothing.
+    #[cfg(not(loom))]
+    #[inline(always)]
+    pub fn enter_fast(&self, FastSlot(slot): FastSlot) -> Option<FastSection> {
+        if !slot.is_free() {
+            return None;
+        }
+        slot.enter(self.name());
+        barrier::light_asymmetric();
+        Some(FastSection { slot, not_send: PhantomData })
     }
 
     /// Opens a section that needs no slot.
@@ -107,8 +138,15 @@ impl Section<'_> {
     }
 }
 
+#[cfg(not(loom))]
+impl Drop for FastSection {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.slot.leave();
+    }
+}
+
 impl Drop for Section<'_> {
-    #[inline]
     fn drop(&mut self) {
         match self.slot {
             Some(slot) => slot.leave(),
@@ -219,15 +257,27 @@ enum SlotState {
 
 struct Thread {
     slot: Cell<SlotState>,
+    /// The thread's slot, if the barriers are asymmetric; else one that is never free: one look tells
+    /// whether there is a slot, it is free, and the fast path may be taken.
+    #[cfg(not(loom))]
+    fast: Cell<&'static Slot>,
     /// Counted sections this thread has open.
     counted: Cell<u32>,
 }
 
 #[cfg(not(loom))]
+static NEVER_FREE: Slot = Slot::never_free();
+
+#[cfg(not(loom))]
 thread_local! {
     // No destructor, so that looking at it costs no "is it still alive" check.
-    static THREAD: Thread =
-        const { Thread { slot: Cell::new(SlotState::NotYet), counted: Cell::new(0) } };
+    static THREAD: Thread = const {
+        Thread {
+            slot: Cell::new(SlotState::NotYet),
+            fast: Cell::new(&NEVER_FREE),
+            counted: Cell::new(0),
+        }
+    };
     static GIVE_BACK: GiveBack = const { GiveBack };
 }
 #[cfg(loom)]
@@ -243,6 +293,7 @@ struct GiveBack;
 impl Drop for GiveBack {
     fn drop(&mut self) {
         THREAD.with(|thread| {
+            thread.fast.set(&NEVER_FREE);
             if let SlotState::Own(slot) = thread.slot.replace(SlotState::None) {
                 slot.release();
             }
@@ -250,7 +301,7 @@ impl Drop for GiveBack {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn own_slot() -> Option<&'static Slot> {
     match THREAD.with(|thread| thread.slot.get()) {
         SlotState::Own(slot) => Some(slot),
@@ -275,7 +326,13 @@ fn claim_slot() -> Option<&'static Slot> {
         }
         None => SlotState::None,
     };
-    THREAD.with(|thread| thread.slot.set(state));
+    THREAD.with(|thread| {
+        thread.slot.set(state);
+        #[cfg(not(loom))]
+        if let (SlotState::Own(slot), true) = (state, barrier::are_asymmetric()) {
+            thread.fast.set(slot);
+        }
+    });
     claimed.map(|(_, slot)| slot)
 }
 

@@ -32,6 +32,12 @@ impl Slot {
         }
     }
 
+    /// For a thread that has none.
+    #[cfg(not(loom))]
+    pub const fn never_free() -> Self {
+        Slot { name: AtomicUsize::new(1), ..Slot::new() }
+    }
+
     #[cfg(loom)]
     pub fn new() -> Self {
         Slot {
@@ -54,12 +60,12 @@ impl Slot {
     }
 
     /// For the owner: no section is open.
-    #[inline]
+    #[inline(always)]
     pub fn is_free(&self) -> bool {
         self.name.load(Ordering::Relaxed) == 0
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn enter(&self, name: usize) {
         let next = self.sequence.load(Ordering::Relaxed).wrapping_add(1);
         // Release, both here and in `leave`: a writer that sees either knows what the section before
@@ -68,7 +74,7 @@ impl Slot {
         self.name.store(name, Ordering::Relaxed);
     }
 
-    #[inline]
+    #[inline(always)]
     pub fn leave(&self) {
         self.name.store(0, Ordering::Release);
     }

@@ -259,11 +259,11 @@ struct msi_route_cache_config {
    */
   uint32_t max_routes;
   /**
-   * Copied. NULL: KVM itself.
+   * The table is copied. NULL: KVM itself.
    */
   const struct msi_route_cache_ops *ops;
   /**
-   * For `ops`.
+   * For `ops`; valid until msi_route_cache_free() has returned.
    */
   void *opaque;
 };
@@ -433,8 +433,8 @@ int msi_route_cache_set_fixed(struct msi_route_cache *cache,
                               size_t n);
 
 /**
- * From now on this thread's changes are staged until its matching commit: eventfds are given to the kernel there, all with
- * one write of the table. Other threads' changes are live when their calls return, as ever. Masking, and whatever else
+ * From now on this thread's changes are staged until its matching commit: eventfds are given to the kernel, or follow their
+ * vector's new message, there, all with one write of the table. Other threads' changes are live when their calls return, as ever. Masking, and whatever else
  * stops interrupts, is never staged. Nests.
  *
  * \return 0; -EINVAL.
@@ -473,7 +473,8 @@ const char *msi_route_cache_version(void);
  * Raises a vector. [fast]
  *
  * \return MSIROUTE_SENT, MSIROUTE_PENDING, MSIROUTE_REFUSED or MSIROUTE_DISABLED; -EINVAL (bad handle, no such vector, or
- *         the VM has no interrupt controller yet); -ENODEV (closed); -ESHUTDOWN (the cache is gone); what the kernel says. After an error nothing was sent or kept.
+ *         the VM has no interrupt controller yet); -ENODEV (closed); -ESHUTDOWN (the cache is gone); -EDEADLK (from inside `raise_gsi`, and the message has no route
+ *         yet); what the kernel says. After an error nothing was sent or kept.
  */
 int msi_deliver(struct msi_device *dev,
                 uint32_t index);
@@ -568,7 +569,7 @@ void msi_route_cache_set_log(void (*log)(void *opaque, uint32_t level, const cha
 
 /**
  * Gives a vector a message: the guest's address and data. Once this returns the old one is not sent any more, and no
- * mixture of the two ever is. [control]
+ * mixture of the two ever is. (In a transaction, what its eventfds send changes with the commit.) [control]
  *
  * \return 0; -EINVAL (not a message: nothing is changed, so clear the vector if the old message must go); -ENODEV;
  *         -ESHUTDOWN; -ENOSPC or what the kernel says if its eventfds cannot be served (the message stands, their events are

@@ -93,7 +93,9 @@ pub(crate) enum EventfdKey {
 
 impl std::fmt::Debug for RouteCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RouteCache").field("features", &self.features).finish_non_exhaustive()
+        f.debug_struct("RouteCache")
+            .field("features", &self.features)
+            .finish_non_exhaustive()
     }
 }
 
@@ -107,7 +109,10 @@ impl RouteCache {
         let mut features = host.get().features();
         let direct = features.direct && !config.no_direct;
         if !direct && !features.routes {
-            return Err(Error::new(libc::ENOTSUP, "messages can be sent neither directly nor by routes"));
+            return Err(Error::new(
+                libc::ENOTSUP,
+                "messages can be sent neither directly nor by routes",
+            ));
         }
         if config.max_routes > features.max_routes {
             return Err(Error::invalid("max_routes is more than there are"));
@@ -116,7 +121,11 @@ impl RouteCache {
             features.max_routes = config.max_routes;
         }
         features.max_routes = features.max_routes.min(MAX_ROUTES);
-        let first_gsi = if config.first_gsi == 0 { IOAPIC_PINS } else { config.first_gsi };
+        let first_gsi = if config.first_gsi == 0 {
+            IOAPIC_PINS
+        } else {
+            config.first_gsi
+        };
         if (features.irqfd || !direct) && first_gsi >= features.max_routes {
             return Err(Error::invalid("first_gsi leaves no GSI below max_routes"));
         }
@@ -176,7 +185,10 @@ impl RouteCache {
         let result = if self.direct {
             self.host.signal(message)
         } else {
-            match self.routes.with_gsi(message, is_counted, |gsi| self.host.raise(gsi)) {
+            match self
+                .routes
+                .with_gsi(message, is_counted, |gsi| self.host.raise(gsi))
+            {
                 Some(result) => result,
                 None => return Sending::NeedsRoute,
             }
@@ -203,6 +215,7 @@ impl RouteCache {
     /// Errors: `EINVAL` (a GSI beyond the table), `EBUSY` (a GSI in use), `ENOSPC`, what the kernel says. Nothing is
     /// changed then.
     pub fn set_fixed(&self, entries: Vec<kvm_irq_routing_entry>) -> Result<()> {
+        refuse_in_section()?;
         self.routes.set_fixed(self.backend(), entries)?;
         self.retry_unserved();
         Ok(())
@@ -217,6 +230,7 @@ impl RouteCache {
             let what = "15-bit destinations reach the kernel only with 32-bit APIC IDs (MSIROUTE_X2APIC_IDS)";
             return Err(Error::invalid(what));
         }
+        refuse_in_section()?;
         if std::mem::replace(&mut self.shared.lock().addressing, addressing) == addressing {
             return Ok(());
         }
@@ -263,7 +277,12 @@ impl RouteCache {
 
     fn members(&self) -> Vec<Arc<dyn Member>> {
         // The last reference to a device must not go while the lock is held: its drop takes it.
-        self.shared.lock().members.values().filter_map(Weak::upgrade).collect()
+        self.shared
+            .lock()
+            .members
+            .values()
+            .filter_map(Weak::upgrade)
+            .collect()
     }
 
     /// An eventfd serves one vector at a time. False if it serves one already.
@@ -291,6 +310,17 @@ impl RouteCache {
             }
         }
     }
+}
+
+/// For calls that wait for readers, or for a lock under which others do.
+pub(crate) fn refuse_in_section() -> Result<()> {
+    if sync::in_section() {
+        return Err(Error::new(
+            libc::EDEADLK,
+            "a control call from inside a delivery",
+        ));
+    }
+    Ok(())
 }
 
 /// Goes through all of them, whatever happens.

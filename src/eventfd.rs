@@ -30,7 +30,9 @@ pub(crate) fn inspect(fd: BorrowedFd<'_>) -> Result<Kind> {
         return Ok(Kind { identity: None });
     };
     let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.map(str::trim)
     };
     if field("eventfd-count").is_none() {
@@ -39,13 +41,18 @@ pub(crate) fn inspect(fd: BorrowedFd<'_>) -> Result<Kind> {
     if field("eventfd-semaphore").is_some_and(|value| value != "0") {
         return Err(Error::invalid("the eventfd is a semaphore (EFD_SEMAPHORE)"));
     }
-    Ok(Kind { identity: field("eventfd-id").and_then(|id| id.parse().ok()) })
+    Ok(Kind {
+        identity: field("eventfd-id").and_then(|id| id.parse().ok()),
+    })
 }
 
 /// Takes what is counted; 0 if nothing is. Never waits.
 pub(crate) fn take_count(fd: BorrowedFd<'_>) -> u64 {
     let mut count = 0u64;
-    let mut buffer = libc::iovec { iov_base: (&raw mut count).cast(), iov_len: size_of::<u64>() };
+    let mut buffer = libc::iovec {
+        iov_base: (&raw mut count).cast(),
+        iov_len: size_of::<u64>(),
+    };
     // SAFETY: one buffer of eight bytes, ours, alive across the call.
     let read = unsafe { libc::preadv2(fd.as_raw_fd(), &raw mut buffer, 1, -1, libc::RWF_NOWAIT) };
     if read == 8 {
@@ -64,9 +71,27 @@ pub(crate) fn take_count(fd: BorrowedFd<'_>) -> u64 {
     0
 }
 
+/// Counts again what [`take_count`] took.
+pub(crate) fn put_back(fd: BorrowedFd<'_>, count: u64) {
+    if count == 0 {
+        return;
+    }
+    // SAFETY: eight bytes, ours. It cannot wait: the counter held as much a moment ago, and its owner would
+    // have to signal 2^63 times to fill it since.
+    let written =
+        unsafe { libc::write(fd.as_raw_fd(), (&raw const count).cast(), size_of::<u64>()) };
+    if written != 8 {
+        log::error!("an eventfd's count of {count} is lost: it cannot be written to");
+    }
+}
+
 /// Whether something is counted; takes nothing.
 pub(crate) fn has_count(fd: BorrowedFd<'_>) -> bool {
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut poll = libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
     // SAFETY: one pollfd, ours; a timeout of 0 does not wait.
     unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & libc::POLLIN != 0 }
 }
@@ -101,9 +126,11 @@ mod tests {
         let plain = eventfd(0);
         let copy = plain.try_clone().unwrap();
         assert_eq!(inspect(fd(&plain)).unwrap(), inspect(fd(&copy)).unwrap());
-        assert_ne!(inspect(fd(&plain)).unwrap(), inspect(fd(&eventfd(0))).unwrap());
+        let other = eventfd(0);
+        assert_ne!(inspect(fd(&plain)).unwrap(), inspect(fd(&other)).unwrap());
         let refused = |fd| inspect(fd).unwrap_err().errno();
-        assert_eq!(refused(fd(&eventfd(libc::EFD_SEMAPHORE))), libc::EINVAL);
+        let semaphore = eventfd(libc::EFD_SEMAPHORE);
+        assert_eq!(refused(fd(&semaphore)), libc::EINVAL);
         let file = std::fs::File::open("/dev/null").unwrap();
         assert_eq!(refused(file.as_fd()), libc::EINVAL);
     }

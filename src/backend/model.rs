@@ -75,8 +75,11 @@ pub(crate) fn x86_default_routes() -> Vec<kvm_irq_routing_entry> {
     const IOAPIC_PINS: u32 = 24;
     const IOAPIC: u32 = 2;
     let entry = |gsi, irqchip, pin| {
-        let mut entry =
-            kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
+        let mut entry = kvm_irq_routing_entry {
+            gsi,
+            type_: KVM_IRQ_ROUTING_IRQCHIP,
+            ..Default::default()
+        };
         entry.u.irqchip.irqchip = irqchip;
         entry.u.irqchip.pin = pin;
         entry
@@ -95,8 +98,14 @@ impl Model {
         let epoll = Epoll::new().map_err(os("epoll_create1"))?;
         let stop = EventFd::new(libc::EFD_CLOEXEC).map_err(os("eventfd"))?;
         let event = EpollEvent::new(EventSet::IN, 0);
-        epoll.ctl(ControlOperation::Add, stop.as_raw_fd(), event).map_err(os("epoll_ctl"))?;
-        let state = State { irqchip, routes: BTreeMap::new(), irqfds: Vec::new() };
+        epoll
+            .ctl(ControlOperation::Add, stop.as_raw_fd(), event)
+            .map_err(os("epoll_ctl"))?;
+        let state = State {
+            irqchip,
+            routes: BTreeMap::new(),
+            irqfds: Vec::new(),
+        };
         let inner = Inner {
             state: RwLock::new(state),
             guest,
@@ -106,7 +115,10 @@ impl Model {
             stopped: AtomicBool::new(false),
         };
         inner.state.write().set_irqchip(irqchip);
-        Ok(Model { inner: Arc::new(inner), thread: None })
+        Ok(Model {
+            inner: Arc::new(inner),
+            thread: None,
+        })
     }
 
     /// A model with a thread that plays the kernel's part: takes the events of bound eventfds as
@@ -117,7 +129,12 @@ impl Model {
         let thread = std::thread::Builder::new()
             .name("msiroute-model".into())
             .spawn(move || inner.run())
-            .map_err(|e| Error::new(e.raw_os_error().unwrap_or(libc::EAGAIN), "starting a thread"))?;
+            .map_err(|e| {
+                Error::new(
+                    e.raw_os_error().unwrap_or(libc::EAGAIN),
+                    "starting a thread",
+                )
+            })?;
         model.thread = Some(thread);
         Ok(model)
     }
@@ -146,7 +163,14 @@ impl Model {
 
     /// The table, entry by entry.
     pub fn routes(&self) -> Vec<kvm_irq_routing_entry> {
-        self.inner.state.read_recursive().routes.values().flatten().copied().collect()
+        self.inner
+            .state
+            .read_recursive()
+            .routes
+            .values()
+            .flatten()
+            .copied()
+            .collect()
     }
 
     /// How many irqfds are bound.
@@ -189,7 +213,11 @@ impl State {
         Some(Message {
             address: u64::from(msi.address_hi) << 32 | u64::from(msi.address_lo),
             data: msi.data,
-            requester: if entry.flags & KVM_MSI_VALID_DEVID != 0 { devid } else { NO_REQUESTER },
+            requester: if entry.flags & KVM_MSI_VALID_DEVID != 0 {
+                devid
+            } else {
+                NO_REQUESTER
+            },
         })
     }
 }
@@ -266,12 +294,18 @@ impl Backend for Model {
         let refused = |errno| Err(Error::new(errno, "KVM_SET_GSI_ROUTING (model)"));
         let limit = self.inner.features.max_routes;
         let mut state = self.inner.state.write();
-        if state.irqchip == Irqchip::Absent || u32::try_from(entries.len()).map_or(true, |n| n > limit) {
+        if state.irqchip == Irqchip::Absent
+            || u32::try_from(entries.len()).map_or(true, |n| n > limit)
+        {
             return refused(libc::EINVAL);
         }
         let mut routes: BTreeMap<u32, Vec<kvm_irq_routing_entry>> = BTreeMap::new();
         for entry in entries {
-            let known_flags = if self.inner.features.requester { KVM_MSI_VALID_DEVID } else { 0 };
+            let known_flags = if self.inner.features.requester {
+                KVM_MSI_VALID_DEVID
+            } else {
+                0
+            };
             let is_pin = entry.type_ == KVM_IRQ_ROUTING_IRQCHIP;
             let known_type = match entry.type_ {
                 KVM_IRQ_ROUTING_MSI => true,
@@ -279,9 +313,11 @@ impl Backend for Model {
                 _ => false,
             };
             let others = routes.entry(entry.gsi).or_default();
-            let shares_badly =
-                others.iter().any(|other| !is_pin || other.type_ != KVM_IRQ_ROUTING_IRQCHIP);
-            if entry.gsi >= limit || !known_type || entry.flags & !known_flags != 0 || shares_badly {
+            let shares_badly = others
+                .iter()
+                .any(|other| !is_pin || other.type_ != KVM_IRQ_ROUTING_IRQCHIP);
+            if entry.gsi >= limit || !known_type || entry.flags & !known_flags != 0 || shares_badly
+            {
                 return refused(libc::EINVAL);
             }
             others.push(*entry);
@@ -301,13 +337,19 @@ impl Backend for Model {
         if state.irqfds.iter().any(|irqfd| irqfd.identity == identity) {
             return Err(refused(libc::EBUSY));
         }
-        let file = eventfd.try_clone_to_owned().map_err(|_| refused(libc::EMFILE))?;
+        let file = eventfd
+            .try_clone_to_owned()
+            .map_err(|_| refused(libc::EMFILE))?;
         let event = EpollEvent::new(EventSet::IN, 0);
         self.inner
             .epoll
             .ctl(ControlOperation::Add, file.as_raw_fd(), event)
             .map_err(|_| refused(libc::ENOMEM))?;
-        let irqfd = Irqfd { file, identity, gsi };
+        let irqfd = Irqfd {
+            file,
+            identity,
+            gsi,
+        };
         // An event already counted: injected now, lost if there is no route.
         self.inner.take_event(&state, &irqfd);
         state.irqfds.push(irqfd);
@@ -342,7 +384,10 @@ impl Inner {
     /// Out of the epoll set, before the descriptor closes: a duplicate would go on sending events.
     fn forget(&self, irqfd: &Irqfd) {
         let event = EpollEvent::default();
-        if let Err(e) = self.epoll.ctl(ControlOperation::Delete, irqfd.file.as_raw_fd(), event) {
+        if let Err(e) = self
+            .epoll
+            .ctl(ControlOperation::Delete, irqfd.file.as_raw_fd(), event)
+        {
             log::error!("the model cannot forget an eventfd: {e}");
         }
     }

@@ -8,8 +8,7 @@ use kvm_bindings::kvm_irq_routing_entry;
 
 use super::types::*;
 use super::{
-    arg, check_flags, control, fail, last_error, msi_route_cache, put, read_struct,
-    write_struct,
+    arg, check_flags, control, fail, last_error, msi_route_cache, put, read_struct, write_struct,
 };
 use crate::backend::callbacks::{Callbacks, Functions};
 use crate::backend::kvm::KvmBackend;
@@ -67,14 +66,20 @@ fn backend(config: &msi_route_cache_config) -> Result<Host> {
         return Ok(KvmBackend::new(vm, kvm)?.into());
     }
     if config.vm_fd != -1 || config.kvm_fd != -1 {
-        return Err(Error::invalid("vm_fd and kvm_fd are -1 with ops or the model"));
+        return Err(Error::invalid(
+            "vm_fd and kvm_fd are -1 with ops or the model",
+        ));
     }
     let functions = match config.ops.is_null() {
         true => None,
         // SAFETY: C says it points to the table.
         false => Some(unsafe { functions(config.ops) }?),
     };
-    let max_routes = if config.max_routes == 0 { DEFAULT_ROUTES } else { config.max_routes };
+    let max_routes = if config.max_routes == 0 {
+        DEFAULT_ROUTES
+    } else {
+        config.max_routes
+    };
     match functions {
         Some(functions) if !is_model => {
             // SAFETY: the header says what C promises: callable from any thread, until the cache is freed.
@@ -107,7 +112,11 @@ fn model(functions: Option<Functions>, opaque: *mut c_void) -> Result<Model> {
             unbind_irqfd: None,
             raise_gsi: None,
         }) => signal,
-        _ => return Err(Error::invalid("the model wants `signal`, the guest's side, and no other function")),
+        _ => {
+            return Err(Error::invalid(
+                "the model wants `signal`, the guest's side, and no other function",
+            ))
+        }
     };
     /// Only passed on; the header says that `signal` may be called with it from any thread.
     struct Opaque(*mut c_void);
@@ -180,7 +189,10 @@ pub unsafe extern "C" fn msi_route_cache_features(
         (features.resample, MSIROUTE_HAS_RESAMPLE),
         (features.requester, MSIROUTE_HAS_REQUESTER),
     ];
-    bits.iter().filter(|(has, _)| *has).map(|(_, bit)| bit).sum()
+    bits.iter()
+        .filter(|(has, _)| *has)
+        .map(|(_, bit)| bit)
+        .sum()
 }
 
 /// Says how the guest addresses APICs: MSIROUTE_X2APIC_IDS, MSIROUTE_EXT_DEST_ID. May come late: live messages are encoded
@@ -221,7 +233,10 @@ pub unsafe extern "C" fn msi_route_cache_set_fixed(
         let entries = match n {
             0 => Vec::new(),
             _ if n > handle.cache.features().max_routes as usize => {
-                return Err(Error::new(libc::ENOSPC, "more fixed routes than the table has room for"));
+                return Err(Error::new(
+                    libc::ENOSPC,
+                    "more fixed routes than the table has room for",
+                ));
             }
             _ => {
                 // SAFETY: C says that n entries are there; the first is checked.
@@ -234,8 +249,8 @@ pub unsafe extern "C" fn msi_route_cache_set_fixed(
     })
 }
 
-/// From now on this thread's changes are staged until its matching commit: eventfds are given to the kernel there, all with
-/// one write of the table. Other threads' changes are live when their calls return, as ever. Masking, and whatever else
+/// From now on this thread's changes are staged until its matching commit: eventfds are given to the kernel, or follow their
+/// vector's new message, there, all with one write of the table. Other threads' changes are live when their calls return, as ever. Masking, and whatever else
 /// stops interrupts, is never staged. Nests.
 ///
 /// \return 0; -EINVAL.

@@ -13,7 +13,8 @@ use crate::Delivery;
 /// Raises a vector. [fast]
 ///
 /// \return MSIROUTE_SENT, MSIROUTE_PENDING, MSIROUTE_REFUSED or MSIROUTE_DISABLED; -EINVAL (bad handle, no such vector, or
-///         the VM has no interrupt controller yet); -ENODEV (closed); -ESHUTDOWN (the cache is gone); what the kernel says. After an error nothing was sent or kept.
+///         the VM has no interrupt controller yet); -ENODEV (closed); -ESHUTDOWN (the cache is gone); -EDEADLK (from inside `raise_gsi`, and the message has no route
+///         yet); what the kernel says. After an error nothing was sent or kept.
 #[no_mangle]
 pub unsafe extern "C" fn msi_deliver(dev: *mut msi_device, index: u32) -> c_int {
     let slot = sync::fast_slot();
@@ -65,8 +66,9 @@ pub unsafe extern "C" fn msi_deliver_message(
     let _ = already_translated;
     call(|| {
         // SAFETY: C's handle.
-        let reception =
-            unsafe { arg(cache) }?.cache.deliver_message(address, data, requester)?;
+        let reception = unsafe { arg(cache) }?
+            .cache
+            .deliver_message(address, data, requester)?;
         Ok(match reception {
             Reception::Accepted => MSIROUTE_SENT,
             Reception::Refused => MSIROUTE_REFUSED,

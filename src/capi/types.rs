@@ -48,7 +48,8 @@ pub struct msi_route_cache_ops {
     /// From now on a signal of the eventfd raises the GSI (KVM_IRQFD).
     pub bind_irqfd: Option<unsafe extern "C" fn(opaque: *mut c_void, fd: c_int, gsi: u32) -> c_int>,
     /// From now on the eventfd counts.
-    pub unbind_irqfd: Option<unsafe extern "C" fn(opaque: *mut c_void, fd: c_int, gsi: u32) -> c_int>,
+    pub unbind_irqfd:
+        Option<unsafe extern "C" fn(opaque: *mut c_void, fd: c_int, gsi: u32) -> c_int>,
     /// Injects what a GSI is routed to (KVM_IRQ_LINE_STATUS), where there is no `signal`. Above 0: accepted; 0: not.
     pub raise_gsi: Option<unsafe extern "C" fn(opaque: *mut c_void, gsi: u32) -> c_int>,
 }
@@ -69,9 +70,9 @@ pub struct msi_route_cache_config {
     pub first_gsi: u32,
     /// Entries in the kernel's table, and one above the highest GSI. 0: what the kernel says; 4096 with `ops`.
     pub max_routes: u32,
-    /// Copied. NULL: KVM itself.
+    /// The table is copied. NULL: KVM itself.
     pub ops: *const msi_route_cache_ops,
-    /// For `ops`.
+    /// For `ops`; valid until msi_route_cache_free() has returned.
     pub opaque: *mut c_void,
 }
 

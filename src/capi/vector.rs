@@ -10,7 +10,7 @@ use super::{arg, check_flags, control, control_value, msi_device, write_struct};
 use crate::EventfdOptions;
 
 /// Gives a vector a message: the guest's address and data. Once this returns the old one is not sent any more, and no
-/// mixture of the two ever is. [control]
+/// mixture of the two ever is. (In a transaction, what its eventfds send changes with the commit.) [control]
 ///
 /// \return 0; -EINVAL (not a message: nothing is changed, so clear the vector if the old message must go); -ENODEV;
 ///         -ESHUTDOWN; -ENOSPC or what the kernel says if its eventfds cannot be served (the message stands, their events are
@@ -70,7 +70,11 @@ pub unsafe extern "C" fn msi_vector_is_pending(dev: *mut msi_device, index: u32)
 #[no_mangle]
 pub unsafe extern "C" fn msi_vector_clear_pending(dev: *mut msi_device, index: u32) -> c_int {
     // SAFETY: C's handle.
-    control_value(|| Ok(c_int::from(unsafe { arg(dev) }?.device.clear_pending(index)?)))
+    control_value(|| {
+        Ok(c_int::from(
+            unsafe { arg(dev) }?.device.clear_pending(index)?,
+        ))
+    })
 }
 
 /// From now on a signal of the eventfd raises the vector; what it has counted already counts as one. A vector may have any
@@ -91,9 +95,14 @@ pub unsafe extern "C" fn msi_vector_bind_eventfd(
     control(|| {
         // SAFETY: C's handle.
         let device = &unsafe { arg(dev) }?.device;
-        check_flags(flags, MSIROUTE_EVENTFD_KERNEL_ONLY | MSIROUTE_EVENTFD_BORROWED)?;
+        check_flags(
+            flags,
+            MSIROUTE_EVENTFD_KERNEL_ONLY | MSIROUTE_EVENTFD_BORROWED,
+        )?;
         let fd = borrow_fd(fd, "the eventfd is not open")?;
-        let options = EventfdOptions { borrow: flags & MSIROUTE_EVENTFD_BORROWED != 0 };
+        let options = EventfdOptions {
+            borrow: flags & MSIROUTE_EVENTFD_BORROWED != 0,
+        };
         device.bind_eventfd(index, fd, options)
     })
 }

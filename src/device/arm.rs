@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use super::eventfds::PinnedRoute;
 use super::Device;
-use crate::cache::{first_error, RouteCache};
-use crate::error::{Error, Result};
+use crate::cache::{first_error, refuse_in_section, RouteCache};
+use crate::error::Result;
 use crate::message::Message;
 use crate::routes::Change;
 
@@ -44,28 +44,24 @@ enum Stage {
     Change(Staged),
 }
 
-/// Arms now, or at the thread's commit if it is in a transaction.
-pub(super) fn request(cache: &Arc<RouteCache>, items: Vec<Item>) -> Result<()> {
-    if items.is_empty() {
-        return Ok(());
-    }
+/// If this thread is in a transaction, its commit will arm these.
+pub(super) fn defer(cache: &Arc<RouteCache>, items: &[Item]) -> bool {
     OPEN.with_borrow_mut(|open| {
         match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, cache)) {
             Some(transaction) => {
-                transaction.items.extend(items);
-                None
+                transaction.items.extend_from_slice(items);
+                true
             }
-            None => Some(items),
+            None => false,
         }
     })
-    .map_or(Ok(()), |items| flush(cache, items))
 }
 
 /// The three steps.
-pub(super) fn flush(cache: &RouteCache, items: Vec<Item>) -> Result<()> {
+pub(super) fn flush(cache: &RouteCache, items: &[Item]) -> Result<()> {
     let mut results = Vec::with_capacity(items.len());
     let mut staged = Vec::new();
-    for item in &items {
+    for item in items {
         match stage(item) {
             Stage::Done(result) => results.push(result),
             Stage::Change(change) => staged.push(change),
@@ -74,7 +70,12 @@ pub(super) fn flush(cache: &RouteCache, items: Vec<Item>) -> Result<()> {
     let changes: Vec<Change> = staged.iter().map(Staged::change).collect();
     if !changes.is_empty() {
         let routes = cache.routes.apply(cache.backend(), &changes);
-        results.extend(staged.iter().zip(routes).map(|(staged, route)| finish(staged, route)));
+        results.extend(
+            staged
+                .iter()
+                .zip(routes)
+                .map(|(staged, route)| finish(staged, route)),
+        );
     }
     // What the eventfds had counted before they were bound.
     results.extend(items.iter().map(|item| item.device.hand_over(item.index)));
@@ -106,7 +107,12 @@ fn stage(item: &Item) -> Stage {
         return Stage::Done(result);
     }
     let from = eventfds.route.take();
-    Stage::Change(Staged { item: item.clone(), generation, message, from })
+    Stage::Change(Staged {
+        item: item.clone(),
+        generation,
+        message,
+        from,
+    })
 }
 
 impl Staged {
@@ -119,14 +125,18 @@ impl Staged {
 }
 
 fn finish(staged: &Staged, route: Result<u32>) -> Result<()> {
-    let Staged { item: Item { device, index }, generation, message, from } = staged;
+    let Staged {
+        item: Item { device, index },
+        generation,
+        message,
+        from,
+    } = staged;
     let cache = &device.cache;
     let mut control = device.control.lock();
     let Ok((vector, vector_control)) = device.both(&mut control, *index) else {
         return Ok(());
     };
-    let is_wanted =
-        vector_control.generation == *generation && vector.is_open(&device.gate);
+    let is_wanted = vector_control.generation == *generation && vector.is_open(&device.gate);
     let Some(eventfds) = &mut vector_control.eventfds else {
         // All eventfds are gone: nothing stands on these routes.
         let pins = route.iter().copied().chain(from.map(|from| from.gsi));
@@ -154,7 +164,10 @@ fn finish(staged: &Staged, route: Result<u32>) -> Result<()> {
             return unbound;
         }
     };
-    let pin = PinnedRoute { gsi, message: *message };
+    let pin = PinnedRoute {
+        gsi,
+        message: *message,
+    };
     let mut result = Ok(());
     if is_wanted {
         let other = eventfds.route.replace(pin);
@@ -194,7 +207,9 @@ impl Drop for Transaction {
     /// The thread ended before its commit. What it noted is not lost: it is tried at the next occasion.
     fn drop(&mut self) {
         if !self.items.is_empty() {
-            log::error!("a thread ended inside a transaction; its changes wait for another's commit");
+            log::error!(
+                "a thread ended inside a transaction; its changes wait for another's commit"
+            );
             self.cache.note_unserved();
         }
     }
@@ -208,7 +223,11 @@ impl RouteCache {
             match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, self)) {
                 Some(transaction) => transaction.depth += 1,
                 None => {
-                    open.push(Transaction { cache: self.clone(), depth: 1, items: Vec::new() });
+                    open.push(Transaction {
+                        cache: self.clone(),
+                        depth: 1,
+                        items: Vec::new(),
+                    });
                 }
             }
         });
@@ -222,7 +241,9 @@ impl RouteCache {
     pub fn commit(self: &Arc<Self>) -> Result<()> {
         refuse_in_section()?;
         let items = OPEN.with_borrow_mut(|open| {
-            let at = open.iter().position(|open| Arc::ptr_eq(&open.cache, self))?;
+            let at = open
+                .iter()
+                .position(|open| Arc::ptr_eq(&open.cache, self))?;
             let transaction = open.get_mut(at)?;
             transaction.depth -= 1;
             if transaction.depth > 0 {
@@ -238,7 +259,7 @@ impl RouteCache {
                 let key = |item: &Item| (Arc::as_ptr(&item.device).addr(), item.index);
                 items.sort_unstable_by_key(key);
                 items.dedup_by_key(|item| key(item));
-                flush(self, items)
+                flush(self, &items)
             }
             None => {
                 self.retry_unserved();
@@ -246,12 +267,4 @@ impl RouteCache {
             }
         }
     }
-}
-
-/// For calls that wait for readers, or for a lock under which others do.
-pub(super) fn refuse_in_section() -> Result<()> {
-    if crate::sync::in_section() {
-        return Err(Error::new(libc::EDEADLK, "a control call from inside a delivery"));
-    }
-    Ok(())
 }

@@ -21,11 +21,11 @@ use std::sync::{Arc, Weak};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::backend::{Backend, Reception};
-use crate::cache::{first_error, not_a_message, Member, RouteCache, Sending};
+use crate::cache::{first_error, not_a_message, refuse_in_section, Member, RouteCache, Sending};
 use crate::error::{Error, Result};
 use crate::sync::{self, FastSlot};
 use crate::vector::{Attempt, Cause, Gate, Vector};
-use arm::{refuse_in_section, Item};
+use arm::Item;
 use eventfds::Eventfds;
 
 /// Vectors a device may have (PCI 3.0, 6.8.2.3: the table size field has 11 bits).
@@ -151,7 +151,9 @@ impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut device = f.debug_struct("Device");
         device.field("name", &self.name).field("kind", &self.kind);
-        device.field("vectors", &self.vectors.len()).finish_non_exhaustive()
+        device
+            .field("vectors", &self.vectors.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -180,7 +182,10 @@ impl Device {
             name: name.to_owned(),
             gate: Gate::new(gate),
             vectors: (0..vectors).map(|_| Vector::new(masked)).collect(),
-            control: Mutex::new(Control { requester, vectors: controls }),
+            control: Mutex::new(Control {
+                requester,
+                vectors: controls,
+            }),
         });
         cache.join(std::ptr::from_ref(&*device).addr(), device.me.clone());
         Ok(device)
@@ -203,11 +208,7 @@ impl Device {
     /// [`Device::deliver`] in the case that is nearly all there is: KVM, directly, and nothing in the way.
     /// `None`, and nothing was done, in any other. Leaves `errno` alone.
     #[inline(always)]
-    pub(crate) fn deliver_fast(
-        &self,
-        slot: FastSlot,
-        index: u32,
-    ) -> Option<Result<Reception>> {
+    pub(crate) fn deliver_fast(&self, slot: FastSlot, index: u32) -> Option<Result<Reception>> {
         let vector = self.vectors.get(index as usize)?;
         let kvm = self.cache.direct_kvm()?;
         let (_section, message) = vector.open_fast(slot, &self.gate)?;
@@ -351,7 +352,9 @@ impl Device {
             if masked { closed::DISABLED } else { 0 },
             closed::FUNCTION_MASKED,
         );
-        self.vectors.iter().for_each(|vector| vector.block_unwaited(masked));
+        self.vectors
+            .iter()
+            .for_each(|vector| vector.block_unwaited(masked));
         self.wait_for_deliveries();
         let result = self.disarm_all(&mut control);
         for (vector, vector_control) in self.vectors.iter().zip(control.vectors.iter_mut()) {
@@ -392,7 +395,10 @@ impl Device {
             return Ok(());
         }
         self.wait_for_deliveries();
-        let gone = control.vectors.iter_mut().filter_map(|control| control.eventfds.take());
+        let gone = control
+            .vectors
+            .iter_mut()
+            .filter_map(|control| control.eventfds.take());
         let result = first_error(gone.map(|mut eventfds| {
             let result = eventfds.remove(&self.cache, None);
             if let Some(stuck) = eventfds.route.filter(|_| !eventfds.is_empty()) {
@@ -436,7 +442,8 @@ impl Device {
         let (vector, vector_control) = self.both(&mut control, index)?;
         vector_control.forget_message();
         vector.unset();
-        self.disarm(vector_control).and_then(|()| self.after_disarm(control))
+        self.disarm(vector_control)
+            .and_then(|()| self.after_disarm(control))
     }
 
     /// Masks a vector: no message of it is sent once this has returned.
@@ -447,7 +454,8 @@ impl Device {
         let mut control = self.lock()?;
         let (vector, vector_control) = self.both(&mut control, index)?;
         vector.mask();
-        self.disarm(vector_control).and_then(|()| self.after_disarm(control))
+        self.disarm(vector_control)
+            .and_then(|()| self.after_disarm(control))
     }
 
     /// Unmasks a vector; what was raised while it was masked is sent once.
@@ -465,7 +473,12 @@ impl Device {
     pub fn is_pending(&self, index: u32) -> Result<bool> {
         let mut control = self.lock()?;
         let (vector, vector_control) = self.both(&mut control, index)?;
-        let counted = || vector_control.eventfds.as_ref().is_some_and(|it| it.has_counted());
+        let counted = || {
+            vector_control
+                .eventfds
+                .as_ref()
+                .is_some_and(|it| it.has_counted())
+        };
         Ok(vector.is_pending() || counted())
     }
 
@@ -473,7 +486,10 @@ impl Device {
     pub fn clear_pending(&self, index: u32) -> Result<bool> {
         let mut control = self.lock()?;
         let (vector, vector_control) = self.both(&mut control, index)?;
-        let counted = vector_control.eventfds.as_ref().is_some_and(|it| it.take_counted());
+        let counted = vector_control
+            .eventfds
+            .as_ref()
+            .is_some_and(|it| it.take_counted());
         Ok(vector.take_pending() | counted)
     }
 
@@ -489,7 +505,10 @@ impl Device {
     ) -> Result<()> {
         use std::os::fd::AsRawFd;
         if !self.cache.features().irqfd {
-            return Err(Error::new(libc::ENOTSUP, "eventfds cannot be bound: there are no irqfds"));
+            return Err(Error::new(
+                libc::ENOTSUP,
+                "eventfds cannot be bound: there are no irqfds",
+            ));
         }
         let mut control = self.lock()?;
         let (_, vector_control) = self.both(&mut control, index)?;
@@ -500,14 +519,18 @@ impl Device {
         }
         added?;
         drop(control);
-        self.serve(index).or_else(|refusal| self.take_back_eventfd(index, fd.as_raw_fd(), refusal))
+        self.serve(index)
+            .or_else(|refusal| self.take_back_eventfd(index, fd.as_raw_fd(), refusal))
     }
 
     /// After a failure: the eventfd goes again, unless it was another one that could not be bound.
     fn take_back_eventfd(&self, index: u32, number: RawFd, refusal: Error) -> Result<()> {
         let mut control = self.lock()?;
         let (vector, vector_control) = self.both(&mut control, index)?;
-        let is_bound = vector_control.eventfds.as_ref().and_then(|it| it.is_bound(number));
+        let is_bound = vector_control
+            .eventfds
+            .as_ref()
+            .and_then(|it| it.is_bound(number));
         match is_bound {
             Some(false) if vector.is_open(&self.gate) => {
                 self.remove_eventfd(vector_control, Some(number))?;
@@ -529,9 +552,13 @@ impl Device {
             (eventfds, _) => eventfds.is_some(),
         };
         if !found {
-            return Err(Error::new(libc::ENOENT, "the eventfd is not bound to this vector"));
+            return Err(Error::new(
+                libc::ENOENT,
+                "the eventfd is not bound to this vector",
+            ));
         }
-        self.remove_eventfd(vector_control, number).and_then(|()| self.after_disarm(control))
+        self.remove_eventfd(vector_control, number)
+            .and_then(|()| self.after_disarm(control))
     }
 
     fn remove_eventfd(&self, control: &mut VectorControl, number: Option<RawFd>) -> Result<()> {
@@ -555,10 +582,7 @@ impl Device {
         Ok(VectorInfo {
             set: vector.is_set(),
             masked: vector.is_masked(),
-            live: vector.is_set()
-                && !vector.is_masked()
-                && state.enabled
-                && !state.function_masked,
+            live: vector.is_set() && !vector.is_masked() && state.enabled && !state.function_masked,
             in_kernel: all_bound,
             unserved: eventfds.is_some() && !all_bound && vector.is_open(&self.gate),
             address: vector_control.address,
@@ -572,7 +596,9 @@ impl Device {
     // ---- inside --------------------------------------------------------------------------------
 
     fn vector(&self, index: u32) -> Result<&Vector> {
-        self.vectors.get(index as usize).ok_or_else(|| Error::invalid("no such vector"))
+        self.vectors
+            .get(index as usize)
+            .ok_or_else(|| Error::invalid("no such vector"))
     }
 
     /// A vector and its control side.
@@ -583,7 +609,10 @@ impl Device {
     ) -> Result<(&'a Vector, &'a mut VectorControl)> {
         let vector = self.vector(index)?;
         let vector_control = control.vectors.get_mut(index as usize);
-        Ok((vector, vector_control.ok_or_else(|| Error::invalid("no such vector"))?))
+        Ok((
+            vector,
+            vector_control.ok_or_else(|| Error::invalid("no such vector"))?,
+        ))
     }
 
     /// For changes: not from inside a delivery, not on a device that is gone.
@@ -621,7 +650,12 @@ impl Device {
     }
 
     fn disarm_all(&self, control: &mut Control) -> Result<()> {
-        first_error(control.vectors.iter_mut().map(|control| self.disarm(control)))
+        first_error(
+            control
+                .vectors
+                .iter_mut()
+                .map(|control| self.disarm(control)),
+        )
     }
 
     /// A pin may have been given up: others may find room now.
@@ -641,7 +675,15 @@ impl Device {
     }
 
     fn serve_those(&self, indices: std::ops::Range<u32>) -> Result<()> {
-        let armed = arm::request(&self.cache, self.items(indices.clone()));
+        let items = self.items(indices.clone());
+        if arm::defer(&self.cache, &items) {
+            // Vectors with eventfds send what is pending at the commit, together with what those have
+            // counted by then: once.
+            let waits = |index: &u32| items.binary_search_by_key(index, |item| item.index).is_ok();
+            let others = indices.filter(|index| !waits(index));
+            return first_error(others.map(|index| self.hand_over(index)));
+        }
+        let armed = arm::flush(&self.cache, &items);
         armed.and(first_error(indices.map(|index| self.hand_over(index))))
     }
 
@@ -652,9 +694,15 @@ impl Device {
         };
         let control = self.control.lock();
         let has_eventfds = |index: &u32| {
-            control.vectors.get(*index as usize).is_some_and(|it| it.eventfds.is_some())
+            control
+                .vectors
+                .get(*index as usize)
+                .is_some_and(|it| it.eventfds.is_some())
         };
-        let item = |index| Item { device: device.clone(), index };
+        let item = |index| Item {
+            device: device.clone(),
+            index,
+        };
         indices.filter(has_eventfds).map(item).collect()
     }
 
@@ -703,7 +751,7 @@ impl Member for Device {
 
     fn retry(&self) -> Result<()> {
         let all = 0..u32::try_from(self.vectors.len()).unwrap_or(MAX_VECTORS);
-        let armed = arm::flush(&self.cache, self.items(all.clone()));
+        let armed = arm::flush(&self.cache, &self.items(all.clone()));
         let handed = first_error(all.map(|index| self.hand_over(index)));
         if handed.is_err() {
             self.cache.note_unserved();
@@ -715,7 +763,10 @@ impl Member for Device {
         let control = self.control.lock();
         let vectors = self.vectors.iter().zip(control.vectors.iter());
         let is_unserved = |(vector, control): &(&Vector, &VectorControl)| {
-            let waits = control.eventfds.as_deref().is_some_and(|it| !it.all_bound());
+            let waits = control
+                .eventfds
+                .as_deref()
+                .is_some_and(|it| !it.all_bound());
             waits && vector.is_open(&self.gate)
         };
         vectors.filter(is_unserved).count() as u64

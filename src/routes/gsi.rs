@@ -8,13 +8,26 @@ pub(super) struct GsiSet {
     words: Vec<u64>,
     first: u32,
     limit: u32,
+    /// From `first` on.
+    free: u32,
 }
 
 impl GsiSet {
     /// Those below `first` are never handed out.
     pub fn new(first: u32, limit: u32) -> Self {
         let words = limit.div_ceil(u64::BITS) as usize;
-        GsiSet { words: vec![0; words], first, limit }
+        let free = limit.saturating_sub(first);
+        GsiSet {
+            words: vec![0; words],
+            first,
+            limit,
+            free,
+        }
+    }
+
+    /// How many could be taken.
+    pub fn free(&self) -> u32 {
+        self.free
     }
 
     /// The lowest free one, taken.
@@ -24,13 +37,18 @@ impl GsiSet {
             let base = u32::try_from(at).ok()? * u64::BITS;
             // In the first word, those below `first` count as taken.
             let below = self.first.saturating_sub(base);
-            let taken = if below == 0 { *word } else { *word | ((1 << below) - 1) };
+            let taken = if below == 0 {
+                *word
+            } else {
+                *word | ((1 << below) - 1)
+            };
             let gsi = base + taken.trailing_ones();
             if taken != u64::MAX {
                 if gsi >= self.limit {
                     return None;
                 }
                 *word |= 1 << (gsi - base);
+                self.free -= 1;
                 return Some(gsi);
             }
         }
@@ -43,6 +61,7 @@ impl GsiSet {
         match self.words.get_mut((gsi / u64::BITS) as usize) {
             Some(word) if *word & bit == 0 && gsi < limit => {
                 *word |= bit;
+                self.free -= u32::from(gsi >= self.first);
                 true
             }
             _ => false,
@@ -51,7 +70,9 @@ impl GsiSet {
 
     pub fn give_back(&mut self, gsi: u32) {
         if let Some(word) = self.words.get_mut((gsi / u64::BITS) as usize) {
-            *word &= !(1 << (gsi % u64::BITS));
+            let bit = 1 << (gsi % u64::BITS);
+            self.free += u32::from(*word & bit != 0 && gsi >= self.first);
+            *word &= !bit;
         }
     }
 }
@@ -68,7 +89,10 @@ mod tests {
         assert_eq!((set.take_lowest(), set.take_lowest()), (Some(24), Some(26)));
         let rest: Vec<u32> = std::iter::from_fn(|| set.take_lowest()).collect();
         assert_eq!(rest, (27..200).collect::<Vec<u32>>());
+        assert_eq!(set.free(), 0);
         set.give_back(130);
+        set.give_back(130);
+        assert_eq!(set.free(), 1);
         assert_eq!((set.take_lowest(), set.take_lowest()), (Some(130), None));
     }
 

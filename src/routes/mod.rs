@@ -80,7 +80,11 @@ impl Routes {
         let limit = features.max_routes;
         let table = Table::new(first_gsi, limit);
         Routes {
-            state: Mutex::new(State { table, untouched: true, fixed_given: false }),
+            state: Mutex::new(State {
+                table,
+                untouched: true,
+                fixed_given: false,
+            }),
             finder: (!direct).then(|| Finder::new(limit)),
             requester_matters: features.requester,
             writes: AtomicU64::new(0),
@@ -95,8 +99,10 @@ impl Routes {
     pub fn apply(&self, backend: &dyn Backend, changes: &[Change]) -> Vec<Result<u32>> {
         let mut state = self.state.lock();
         state.look_for_defaults(backend);
-        let mut results: Vec<Result<u32>> =
-            changes.iter().map(|change| self.stage(&mut state.table, change)).collect();
+        let mut results: Vec<Result<u32>> = changes
+            .iter()
+            .map(|change| self.stage(&mut state.table, change))
+            .collect();
         if let Err((refusal, taken_back)) = self.write(&mut state, backend) {
             for result in &mut results {
                 if result.as_ref().is_ok_and(|gsi| taken_back.contains(gsi)) {
@@ -155,7 +161,9 @@ impl Routes {
         is_counted: bool,
         raise: impl FnOnce(u32) -> T,
     ) -> Option<T> {
-        self.finder.as_ref()?.with_gsi(&self.key(message), is_counted, raise)
+        self.finder
+            .as_ref()?
+            .with_gsi(&self.key(message), is_counted, raise)
     }
 
     /// Sees to it that the message can be sent through a route. Not from inside a section.
@@ -172,7 +180,8 @@ impl Routes {
             }
             None => {
                 self.add(&mut state.table, message)?;
-                self.write(&mut state, backend).map_err(|(refusal, _)| refusal)
+                self.write(&mut state, backend)
+                    .map_err(|(refusal, _)| refusal)
             }
         }
     }
@@ -193,8 +202,15 @@ impl Routes {
 
     /// What tells routes apart.
     fn key(&self, message: &Message) -> Message {
-        let requester = if self.requester_matters { message.requester } else { NO_REQUESTER };
-        Message { requester, ..*message }
+        let requester = if self.requester_matters {
+            message.requester
+        } else {
+            NO_REQUESTER
+        };
+        Message {
+            requester,
+            ..*message
+        }
     }
 
     fn stage(&self, table: &mut Table, change: &Change) -> Result<u32> {
@@ -218,7 +234,9 @@ impl Routes {
 
     fn stage_pin(&self, table: &mut Table, message: Message) -> Result<u32> {
         let found = table.find(&message);
-        let newly_pinned = found.and_then(|gsi| table.get(gsi)).is_none_or(|route| route.pins == 0);
+        let newly_pinned = found
+            .and_then(|gsi| table.get(gsi))
+            .is_none_or(|route| route.pins == 0);
         if self.finder.is_some() && newly_pinned && table.unpinned_room() <= MIN_DYNAMIC {
             return Err(no_room());
         }
@@ -245,7 +263,11 @@ impl Routes {
     }
 
     fn evict(&self, table: &mut Table) -> bool {
-        let was_used = |gsi| self.finder.as_ref().is_some_and(|finder| finder.take_used(gsi));
+        let was_used = |gsi| {
+            self.finder
+                .as_ref()
+                .is_some_and(|finder| finder.take_used(gsi))
+        };
         let Some(victim) = table.victim(was_used) else {
             return false;
         };
@@ -273,9 +295,11 @@ impl Routes {
             return Ok(());
         }
         // The write is paid for; what is idle beyond measure goes with it.
-        while self.finder.is_none() && state.table.idle() > MAX_IDLE && self.evict(&mut state.table) {
+        while self.finder.is_none() && state.table.idle() > MAX_IDLE && self.evict(&mut state.table)
+        {
         }
-        self.write_now(state, backend).map_err(|refusal| (refusal, self.take_back(state)))
+        self.write_now(state, backend)
+            .map_err(|refusal| (refusal, self.take_back(state)))
     }
 
     fn write_now(&self, state: &mut State, backend: &dyn Backend) -> Result<()> {
@@ -321,5 +345,8 @@ impl State {
 }
 
 fn no_room() -> Error {
-    Error::new(libc::ENOSPC, "the kernel's table of routes is full of routes in use")
+    Error::new(
+        libc::ENOSPC,
+        "the kernel's table of routes is full of routes in use",
+    )
 }

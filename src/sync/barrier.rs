@@ -10,48 +10,35 @@
 //!
 //! Which pair is in force is decided once, by the first cache of the process ([`choose`]): it cannot
 //! change under readers that have already passed a barrier that is too light for the other side.
+//! `barrier_model.rs` is the same for the model checker.
 
-#[cfg(not(loom))]
-use std::sync::atomic::compiler_fence;
+use std::sync::atomic::{compiler_fence, fence, AtomicBool, Ordering};
+use std::sync::Once;
 
-use super::atomic::{fence, Ordering};
-#[cfg(not(loom))]
+use once_cell::sync::OnceCell;
+
 use crate::error::{Error, Result};
 
-#[cfg(not(loom))]
-mod chosen {
-    use std::sync::atomic::AtomicBool;
-
-    use once_cell::sync::OnceCell;
-
-    /// How the barriers are made.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub(super) enum Barriers {
-        /// A compiler fence against `membarrier(2)`.
-        Asymmetric,
-        /// Two fences.
-        Fences,
-    }
-
-    pub(super) static CHOSEN: OnceCell<Barriers> = OnceCell::new();
-
-    /// The same as `CHOSEN` for the fast path: one plain load. False until chosen: more is safe.
-    pub(super) static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
-
-    /// Linux 4.14: `MEMBARRIER_CMD_PRIVATE_EXPEDITED` and its registration.
-    pub(super) fn membarrier(command: libc::c_int) -> bool {
-        // SAFETY: membarrier touches no memory of the caller's; an unknown command is refused.
-        unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
-    }
+/// How the barriers are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Barriers {
+    /// A compiler fence against `membarrier(2)`.
+    Asymmetric,
+    /// Two fences.
+    Fences,
 }
 
+static CHOSEN: OnceCell<Barriers> = OnceCell::new();
+
+/// The same as `CHOSEN` in one plain load. False until chosen: that is the heavier light barrier.
+static ASYMMETRIC: AtomicBool = AtomicBool::new(false);
+
 /// Decides how barriers are made in this process, if it is not decided yet. `fences` asks for
-/// fences, `-EBUSY` if it is too late for that; a process that may not use `membarrier(2)` gets fences anyway.
-#[cfg(not(loom))]
+/// fences, `EBUSY` if it is too late for that; a process that may not use `membarrier(2)` gets fences
+/// anyway.
 pub(crate) fn choose(fences: bool) -> Result<()> {
-    use chosen::{Barriers, ASYMMETRIC, CHOSEN};
     let chosen = CHOSEN.get_or_init(|| {
-        if !fences && chosen::membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) {
+        if !fences && membarrier(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED) {
             ASYMMETRIC.store(true, Ordering::SeqCst);
             Barriers::Asymmetric
         } else {
@@ -59,59 +46,56 @@ pub(crate) fn choose(fences: bool) -> Result<()> {
         }
     });
     if fences && *chosen != Barriers::Fences {
-        return Err(Error::new(
-            libc::EBUSY,
-            "fences must be asked for at the first cache of the process",
-        ));
+        let what = "fences must be asked for at the first cache of the process";
+        return Err(Error::new(libc::EBUSY, what));
     }
     Ok(())
 }
 
+/// Whether the light barrier is a compiler fence. Does not change once the first cache is made.
+pub(super) fn are_asymmetric() -> bool {
+    ASYMMETRIC.load(Ordering::Relaxed)
+}
+
 /// The reader's barrier, between announcing itself and loading what it will act on.
 pub(super) fn light() {
-    // loom knows no compiler fences: the model checks the protocol, stress tests the asymmetry.
-    #[cfg(not(loom))]
     if are_asymmetric() {
-        return light_asymmetric();
+        light_asymmetric();
+    } else {
+        fence(Ordering::SeqCst);
     }
-    fence(Ordering::SeqCst);
 }
 
 /// [`light`] where [`are_asymmetric`].
-#[cfg(not(loom))]
 #[inline(always)]
 pub(super) fn light_asymmetric() {
     compiler_fence(Ordering::SeqCst);
-}
-
-/// Whether the light barrier is a compiler fence. Does not change once the first cache is made.
-#[cfg(not(loom))]
-pub(super) fn are_asymmetric() -> bool {
-    chosen::ASYMMETRIC.load(Ordering::Relaxed)
 }
 
 /// The writer's barrier, between changing the state and looking for readers.
 pub(crate) fn heavy() {
     // Also what counted readers pair with.
     fence(Ordering::SeqCst);
-    #[cfg(not(loom))]
-    if are_asymmetric()
-        && !chosen::membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED)
-    {
+    if are_asymmetric() && !membarrier(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
         refused();
     }
 }
 
+/// Linux 4.14: `MEMBARRIER_CMD_PRIVATE_EXPEDITED` and its registration.
+fn membarrier(command: libc::c_int) -> bool {
+    // SAFETY: membarrier touches no memory of the caller's; an unknown command is refused.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+}
+
 /// Registered, used, and now refused: a seccomp filter came in between. Readers cannot be made to
 /// use fences any more; but a processor drains its stores in far less than a scheduler tick.
-#[cfg(not(loom))]
 #[cold]
 fn refused() {
-    static TOLD: std::sync::Once = std::sync::Once::new();
+    static TOLD: Once = Once::new();
     TOLD.call_once(|| {
         log::error!(
-            "membarrier(2) is refused after it was allowed: each change of a vector now takes 10 ms. \
-             Allow it in the seccomp filter, or ask for fences at the first cache."
+            "membarrier(2) is refused after it was allowed: each change of a vector now takes \
+             10 ms. Allow it in the seccomp filter, or ask for fences at the first cache."
         );
     });
     std::thread::sleep(std::time::Duration::from_millis(10));

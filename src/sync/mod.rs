@@ -17,22 +17,25 @@
 //!
 //! - [`barrier`] has the two barriers this stands on and what they promise.
 //! - [`slot`] has the protocol: a thread's slot names what the thread is reading.
-//! - This file has the process-wide slots and each thread's way to its own.
+//! - [`threads`] has the process's slots, and each thread's way to its own.
+//! - This file puts them together.
 //!
 //! A reader without a free slot (a section inside a section, more threads than slots, a thread that
 //! is exiting) is *counted* in the [`Readers`] it reads: two atomic read-modify-writes, the same
 //! promise.
 
+#[cfg_attr(loom, path = "barrier_model.rs")]
 pub(crate) mod barrier;
 mod slot;
+#[cfg_attr(loom, path = "threads_model.rs")]
+mod threads;
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic;
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic;
 
-use atomic::{fence, AtomicU32, AtomicUsize, Ordering};
-use std::cell::Cell;
+use atomic::{fence, AtomicU32, Ordering};
 use std::marker::PhantomData;
 use std::ops::RangeInclusive;
 
@@ -55,18 +58,15 @@ pub(crate) struct Section<'a> {
 
 /// The thread's way to a [`FastSection`]. To be had first of all: looking it up is a call, and what is
 /// in registers then must be saved.
-#[cfg(not(loom))]
 #[derive(Clone, Copy)]
 pub(crate) struct FastSlot(&'static Slot);
 
-#[cfg(not(loom))]
 #[inline(always)]
 pub(crate) fn fast_slot() -> FastSlot {
-    FastSlot(THREAD.with(|thread| thread.fast.get()))
+    FastSlot(threads::fast_slot())
 }
 
 /// A section in a slot, under the asymmetric barriers.
-#[cfg(not(loom))]
 pub(crate) struct FastSection {
     slot: &'static Slot,
     /// The slot is the thread's own.
@@ -75,24 +75,29 @@ pub(crate) struct FastSection {
 
 impl Readers {
     pub fn new() -> Self {
-        Readers { counted: AtomicU32::new(0) }
+        Readers {
+            counted: AtomicU32::new(0),
+        }
     }
 
     /// Opens a section. Whatever is loaded after this, and was changed by a writer whose
     /// [`wait_for`] has returned, is the changed value.
     pub fn enter(&self) -> Section<'_> {
-        match own_slot() {
+        match threads::own_slot() {
             Some(slot) if slot.is_free() => {
                 slot.enter(self.name());
                 barrier::light();
-                Section { slot: Some(slot), readers: self, not_send: PhantomData }
+                Section {
+                    slot: Some(slot),
+                    readers: self,
+                    not_send: PhantomData,
+                }
             }
             _ => self.enter_counted(),
         }
     }
 
     /// The same, if the thread has a free slot and the light barrier costs nothing.
-    #[cfg(not(loom))]
     #[inline(always)]
     pub fn enter_fast(&self, FastSlot(slot): FastSlot) -> Option<FastSection> {
         if !slot.is_free() {
@@ -100,7 +105,10 @@ impl Readers {
         }
         slot.enter(self.name());
         barrier::light_asymmetric();
-        Some(FastSection { slot, not_send: PhantomData })
+        Some(FastSection {
+            slot,
+            not_send: PhantomData,
+        })
     }
 
     /// Opens a section that needs no slot.
@@ -109,8 +117,12 @@ impl Readers {
         self.counted.fetch_add(1, Ordering::SeqCst);
         // Pairs with the fence in `barrier::heavy`: one of the two sees the other's store.
         fence(Ordering::SeqCst);
-        THREAD.with(|thread| thread.counted.set(thread.counted.get() + 1));
-        Section { slot: None, readers: self, not_send: PhantomData }
+        threads::count_section(true);
+        Section {
+            slot: None,
+            readers: self,
+            not_send: PhantomData,
+        }
     }
 
     fn name(&self) -> usize {
@@ -138,7 +150,6 @@ impl Section<'_> {
     }
 }
 
-#[cfg(not(loom))]
 impl Drop for FastSection {
     #[inline(always)]
     fn drop(&mut self) {
@@ -152,7 +163,7 @@ impl Drop for Section<'_> {
             Some(slot) => slot.leave(),
             None => {
                 self.readers.counted.fetch_sub(1, Ordering::Release);
-                THREAD.with(|thread| thread.counted.set(thread.counted.get() - 1));
+                threads::count_section(false);
             }
         }
     }
@@ -191,149 +202,15 @@ pub(crate) fn wait_for_every_slot() {
 /// Whether this thread has a section open. Such a thread must not wait for readers, nor for a lock
 /// under which somebody waits for readers.
 pub(crate) fn in_section() -> bool {
-    THREAD.with(|thread| {
-        thread.counted.get() > 0
-            || matches!(thread.slot.get(), SlotState::Own(slot) if !slot.is_free())
-    })
+    threads::has_section()
 }
 
 fn wait_for_slots(names: RangeInclusive<usize>) {
-    let own = THREAD.with(|thread| thread.slot.get());
-    for slot in slots().iter().take(slots_in_use()) {
-        let is_own = matches!(own, SlotState::Own(own) if std::ptr::eq(own, slot));
-        if !is_own {
-            slot.wait_while_in(&names);
-        }
+    // The thread's own section is not waited for: control calls from inside one are refused before they
+    // get here.
+    for slot in threads::others() {
+        slot.wait_while_in(&names);
     }
-}
-
-// ---- the process's slots and the thread's own -------------------------------------------------
-
-/// More threads than this that have delivered and still live, and the rest are counted.
-#[cfg(not(loom))]
-const SLOTS: usize = 1024;
-#[cfg(loom)]
-const SLOTS: usize = 2;
-
-#[cfg(not(loom))]
-fn slots() -> &'static [Slot; SLOTS] {
-    static ALL: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
-    &ALL
-}
-
-/// No slot at or above this has ever been claimed. Raised before a claimed slot is first used, so
-/// a writer past its heavy barrier sees either the mark or a reader that sees the writer's change.
-#[cfg(not(loom))]
-fn claimed_mark() -> &'static AtomicUsize {
-    static MARK: AtomicUsize = AtomicUsize::new(0);
-    &MARK
-}
-
-#[cfg(loom)]
-loom::lazy_static! {
-    static ref ALL: [Slot; SLOTS] = [Slot::new(), Slot::new()];
-    static ref MARK: AtomicUsize = AtomicUsize::new(0);
-}
-#[cfg(loom)]
-fn slots() -> &'static [Slot; SLOTS] {
-    &ALL
-}
-#[cfg(loom)]
-fn claimed_mark() -> &'static AtomicUsize {
-    &MARK
-}
-
-fn slots_in_use() -> usize {
-    claimed_mark().load(Ordering::SeqCst)
-}
-
-#[derive(Clone, Copy)]
-enum SlotState {
-    NotYet,
-    Own(&'static Slot),
-    /// None was left, or the thread is exiting.
-    None,
-}
-
-struct Thread {
-    slot: Cell<SlotState>,
-    /// The thread's slot, if the barriers are asymmetric; else one that is never free: one look tells
-    /// whether there is a slot, it is free, and the fast path may be taken.
-    #[cfg(not(loom))]
-    fast: Cell<&'static Slot>,
-    /// Counted sections this thread has open.
-    counted: Cell<u32>,
-}
-
-#[cfg(not(loom))]
-static NEVER_FREE: Slot = Slot::never_free();
-
-#[cfg(not(loom))]
-thread_local! {
-    // No destructor, so that looking at it costs no "is it still alive" check.
-    static THREAD: Thread = const {
-        Thread {
-            slot: Cell::new(SlotState::NotYet),
-            fast: Cell::new(&NEVER_FREE),
-            counted: Cell::new(0),
-        }
-    };
-    static GIVE_BACK: GiveBack = const { GiveBack };
-}
-#[cfg(loom)]
-loom::thread_local! {
-    static THREAD: Thread = Thread { slot: Cell::new(SlotState::NotYet), counted: Cell::new(0) };
-}
-
-/// Its destructor returns the thread's slot.
-#[cfg(not(loom))]
-struct GiveBack;
-
-#[cfg(not(loom))]
-impl Drop for GiveBack {
-    fn drop(&mut self) {
-        THREAD.with(|thread| {
-            thread.fast.set(&NEVER_FREE);
-            if let SlotState::Own(slot) = thread.slot.replace(SlotState::None) {
-                slot.release();
-            }
-        });
-    }
-}
-
-#[inline(always)]
-fn own_slot() -> Option<&'static Slot> {
-    match THREAD.with(|thread| thread.slot.get()) {
-        SlotState::Own(slot) => Some(slot),
-        SlotState::NotYet => claim_slot(),
-        SlotState::None => None,
-    }
-}
-
-#[cold]
-fn claim_slot() -> Option<&'static Slot> {
-    // Made first: in a thread that is already exiting there is nobody left to give a slot back.
-    #[cfg(not(loom))]
-    let can_give_back = GIVE_BACK.try_with(|_| ()).is_ok();
-    #[cfg(loom)]
-    let can_give_back = true;
-
-    let claimed = slots().iter().enumerate().find(|(_, slot)| can_give_back && slot.claim());
-    let state = match claimed {
-        Some((index, slot)) => {
-            claimed_mark().fetch_max(index + 1, Ordering::SeqCst);
-            SlotState::Own(slot)
-        }
-        None => SlotState::None,
-    };
-    THREAD.with(|thread| {
-        thread.slot.set(state);
-        #[cfg(not(loom))]
-        if let (SlotState::Own(slot), true) = (state, barrier::are_asymmetric()) {
-            thread.fast.set(slot);
-        }
-    });
-    claimed.map(|(_, slot)| slot)
 }
 
 #[cfg(all(test, loom))]

@@ -22,7 +22,7 @@ fn a_section_inside_a_section_is_counted() {
 #[test]
 fn threads_give_their_slots_back() {
     let readers = Readers::new();
-    for _ in 0..super::SLOTS * 2 {
+    for _ in 0..super::threads::SLOTS * 2 {
         std::thread::scope(|scope| {
             scope.spawn(|| assert!(!readers.enter().is_counted()));
         });
@@ -40,8 +40,11 @@ fn stress(enter_counted: bool) {
         for _ in 0..3 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    let section =
-                        if enter_counted { readers.enter_counted() } else { readers.enter() };
+                    let section = if enter_counted {
+                        readers.enter_counted()
+                    } else {
+                        readers.enter()
+                    };
                     if open.load(Ordering::Acquire) {
                         value.fetch_add(1, Ordering::Relaxed);
                         reads.fetch_add(1, Ordering::Relaxed);
@@ -57,7 +60,11 @@ fn stress(enter_counted: bool) {
             for _ in 0..round % 50 {
                 std::hint::spin_loop();
             }
-            assert_eq!(value.load(Ordering::Relaxed), before, "a reader acted on the old state");
+            assert_eq!(
+                value.load(Ordering::Relaxed),
+                before,
+                "a reader acted on the old state"
+            );
             open.store(true, Ordering::SeqCst);
             if round % 64 == 0 {
                 std::thread::yield_now();

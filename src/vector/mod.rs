@@ -21,9 +21,7 @@
 
 use crate::message::Message;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-#[cfg(not(loom))]
-use crate::sync::{FastSection, FastSlot};
-use crate::sync::{self, Readers};
+use crate::sync::{self, FastSection, FastSlot, Readers};
 
 /// The vector's own mask bit.
 const MASKED: u32 = 1 << 0;
@@ -63,7 +61,10 @@ impl Gate {
     /// The bits before. SeqCst: pairs with [`Vector::keep`], as the module says.
     pub fn change(&self, set: u32, clear: u32) -> u32 {
         let change = |bits| Some((bits & !clear) | set);
-        match self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change) {
+        match self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, change)
+        {
             Ok(before) | Err(before) => before,
         }
     }
@@ -147,7 +148,6 @@ impl Vector {
 
     /// The message to send, and the section to send it in, in the case that is nearly all there is: open,
     /// nothing pending, a slot at hand. `None` in any other.
-    #[cfg(not(loom))]
     #[inline(always)]
     pub fn open_fast(&self, slot: FastSlot, gate: &Gate) -> Option<(FastSection, Message)> {
         let section = self.readers.enter_fast(slot)?;
@@ -268,7 +268,10 @@ impl Vector {
 
     /// Blocks without waiting for readers: for who waits once for many vectors.
     pub fn block_unwaited(&self, masked: bool) {
-        self.state.fetch_or(if masked { MASKED | UNSET } else { UNSET }, Ordering::SeqCst);
+        self.state.fetch_or(
+            if masked { MASKED | UNSET } else { UNSET },
+            Ordering::SeqCst,
+        );
     }
 
     /// After this returns the old message is no longer sent. Pending may have become sendable, as
@@ -294,7 +297,10 @@ impl Vector {
         self.current(state ^ SECOND).store(message);
         // Release: who sees the flip sees the message.
         let flip = |state| Some((state ^ SECOND) & !UNSET);
-        match self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, flip) {
+        match self
+            .state
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, flip)
+        {
             Ok(before) | Err(before) => before,
         }
     }

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The process's slots, and each thread's way to its own.
+//!
+//! A thread claims a slot at its first section and gives it back when it ends. `threads_model.rs` is the
+//! same for the model checker.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::barrier;
+use super::slot::Slot;
+
+/// More threads than this that have delivered and still live, and the rest are counted.
+pub(super) const SLOTS: usize = 1024;
+
+static ALL: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
+
+/// No slot at or above this has ever been claimed. Raised before a claimed slot is first used, so a
+/// writer past its heavy barrier sees either the mark or a reader that sees the writer's change.
+static CLAIMED_MARK: AtomicUsize = AtomicUsize::new(0);
+
+static NEVER_FREE: Slot = Slot::never_free();
+
+#[derive(Clone, Copy)]
+enum Own {
+    NotYet,
+    Slot(&'static Slot),
+    /// None was left, or the thread is ending.
+    None,
+}
+
+struct Thread {
+    own: Cell<Own>,
+    /// The thread's slot, if the barriers are asymmetric; else one that is never free. So one look
+    /// tells whether there is a slot, it is free, and the fast path may be taken.
+    fast: Cell<&'static Slot>,
+    /// Counted sections that are open.
+    counted: Cell<u32>,
+}
+
+thread_local! {
+    // No destructor, so that looking at it costs no "is it still alive" check.
+    static THREAD: Thread = const {
+        Thread {
+            own: Cell::new(Own::NotYet),
+            fast: Cell::new(&NEVER_FREE),
+            counted: Cell::new(0),
+        }
+    };
+    static GIVE_BACK: GiveBack = const { GiveBack };
+}
+
+/// Its destructor returns the thread's slot.
+struct GiveBack;
+
+impl Drop for GiveBack {
+    fn drop(&mut self) {
+        THREAD.with(|thread| {
+            thread.fast.set(&NEVER_FREE);
+            if let Own::Slot(slot) = thread.own.replace(Own::None) {
+                slot.release();
+            }
+        });
+    }
+}
+
+/// For a section under the asymmetric barriers: the thread's slot if that will do, else one that is
+/// never free.
+#[inline(always)]
+pub(super) fn fast_slot() -> &'static Slot {
+    THREAD.with(|thread| thread.fast.get())
+}
+
+/// The thread's slot, claimed now if it has none yet.
+pub(super) fn own_slot() -> Option<&'static Slot> {
+    match THREAD.with(|thread| thread.own.get()) {
+        Own::Slot(slot) => Some(slot),
+        Own::NotYet => claim(),
+        Own::None => None,
+    }
+}
+
+#[cold]
+fn claim() -> Option<&'static Slot> {
+    // Made first: in a thread that is already ending there is nobody left to give a slot back.
+    let can_give_back = GIVE_BACK.try_with(|_| ()).is_ok();
+    let claimed = ALL
+        .iter()
+        .enumerate()
+        .find(|(_, slot)| can_give_back && slot.claim());
+    THREAD.with(|thread| {
+        let Some((index, slot)) = claimed else {
+            thread.own.set(Own::None);
+            return None;
+        };
+        CLAIMED_MARK.fetch_max(index + 1, Ordering::SeqCst);
+        thread.own.set(Own::Slot(slot));
+        if barrier::are_asymmetric() {
+            thread.fast.set(slot);
+        }
+        Some(slot)
+    })
+}
+
+/// Keeps account of this thread's counted sections: one more, or one fewer.
+pub(super) fn count_section(opened: bool) {
+    THREAD.with(|thread| {
+        let open = thread.counted.get();
+        thread.counted.set(if opened {
+            open + 1
+        } else {
+            open.saturating_sub(1)
+        });
+    });
+}
+
+/// Whether this thread has a section open.
+pub(super) fn has_section() -> bool {
+    THREAD.with(|thread| {
+        let in_slot = matches!(thread.own.get(), Own::Slot(slot) if !slot.is_free());
+        in_slot || thread.counted.get() > 0
+    })
+}
+
+/// Every slot that other threads may be using.
+pub(super) fn others() -> impl Iterator<Item = &'static Slot> {
+    let own = THREAD.with(|thread| thread.own.get());
+    let is_own = move |slot: &Slot| matches!(own, Own::Slot(own) if std::ptr::eq(own, slot));
+    let claimed = CLAIMED_MARK.load(Ordering::SeqCst);
+    ALL.iter().take(claimed).filter(move |slot| !is_own(slot))
+}

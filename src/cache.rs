@@ -93,9 +93,7 @@ pub(crate) enum EventfdKey {
 
 impl std::fmt::Debug for RouteCache {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RouteCache")
-            .field("features", &self.features)
-            .finish_non_exhaustive()
+        f.debug_struct("RouteCache").field("features", &self.features).finish_non_exhaustive()
     }
 }
 
@@ -121,11 +119,7 @@ impl RouteCache {
             features.max_routes = config.max_routes;
         }
         features.max_routes = features.max_routes.min(MAX_ROUTES);
-        let first_gsi = if config.first_gsi == 0 {
-            IOAPIC_PINS
-        } else {
-            config.first_gsi
-        };
+        let first_gsi = if config.first_gsi == 0 { IOAPIC_PINS } else { config.first_gsi };
         if (features.irqfd || !direct) && first_gsi >= features.max_routes {
             return Err(Error::invalid("first_gsi leaves no GSI below max_routes"));
         }
@@ -185,10 +179,7 @@ impl RouteCache {
         let result = if self.direct {
             self.host.signal(message)
         } else {
-            match self
-                .routes
-                .with_gsi(message, is_counted, |gsi| self.host.raise(gsi))
-            {
+            match self.routes.with_gsi(message, is_counted, |gsi| self.host.raise(gsi)) {
                 Some(result) => result,
                 None => return Sending::NeedsRoute,
             }
@@ -277,12 +268,7 @@ impl RouteCache {
 
     fn members(&self) -> Vec<Arc<dyn Member>> {
         // The last reference to a device must not go while the lock is held: its drop takes it.
-        self.shared
-            .lock()
-            .members
-            .values()
-            .filter_map(Weak::upgrade)
-            .collect()
+        self.shared.lock().members.values().filter_map(Weak::upgrade).collect()
     }
 
     /// An eventfd serves one vector at a time. False if it serves one already.
@@ -315,17 +301,18 @@ impl RouteCache {
 /// For calls that wait for readers, or for a lock under which others do.
 pub(crate) fn refuse_in_section() -> Result<()> {
     if sync::in_section() {
-        return Err(Error::new(
-            libc::EDEADLK,
-            "a control call from inside a delivery",
-        ));
+        return Err(Error::new(libc::EDEADLK, "a control call from inside a delivery"));
     }
     Ok(())
 }
 
 /// Goes through all of them, whatever happens.
 pub(crate) fn first_error(results: impl Iterator<Item = Result<()>>) -> Result<()> {
-    results.fold(Ok(()), |first, result| first.and(result))
+    let mut first = Ok(());
+    for result in results {
+        first = first.and(result);
+    }
+    first
 }
 
 pub(crate) fn not_a_message() -> Error {

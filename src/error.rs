@@ -21,10 +21,7 @@ impl Error {
     /// `errno` is positive, as in `<errno.h>`.
     #[cold]
     pub fn new(errno: i32, doing: impl Into<Cow<'static, str>>) -> Self {
-        Error(Box::new(Failure {
-            errno,
-            doing: doing.into(),
-        }))
+        Error(Box::new(Failure { errno, doing: doing.into() }))
     }
 
     /// The calling thread's `errno`, set by the system call that just failed.

@@ -30,9 +30,7 @@ pub(crate) fn inspect(fd: BorrowedFd<'_>) -> Result<Kind> {
         return Ok(Kind { identity: None });
     };
     let field = |name: &str| {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
         line.map(str::trim)
     };
     if field("eventfd-count").is_none() {
@@ -41,18 +39,13 @@ pub(crate) fn inspect(fd: BorrowedFd<'_>) -> Result<Kind> {
     if field("eventfd-semaphore").is_some_and(|value| value != "0") {
         return Err(Error::invalid("the eventfd is a semaphore (EFD_SEMAPHORE)"));
     }
-    Ok(Kind {
-        identity: field("eventfd-id").and_then(|id| id.parse().ok()),
-    })
+    Ok(Kind { identity: field("eventfd-id").and_then(|id| id.parse().ok()) })
 }
 
 /// Takes what is counted; 0 if nothing is. Never waits.
 pub(crate) fn take_count(fd: BorrowedFd<'_>) -> u64 {
     let mut count = 0u64;
-    let mut buffer = libc::iovec {
-        iov_base: (&raw mut count).cast(),
-        iov_len: size_of::<u64>(),
-    };
+    let mut buffer = libc::iovec { iov_base: (&raw mut count).cast(), iov_len: size_of::<u64>() };
     // SAFETY: one buffer of eight bytes, ours, alive across the call.
     let read = unsafe { libc::preadv2(fd.as_raw_fd(), &raw mut buffer, 1, -1, libc::RWF_NOWAIT) };
     if read == 8 {
@@ -87,11 +80,7 @@ pub(crate) fn put_back(fd: BorrowedFd<'_>, count: u64) {
 
 /// Whether something is counted; takes nothing.
 pub(crate) fn has_count(fd: BorrowedFd<'_>) -> bool {
-    let mut poll = libc::pollfd {
-        fd: fd.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
+    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one pollfd, ours; a timeout of 0 does not wait.
     unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & libc::POLLIN != 0 }
 }

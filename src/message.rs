@@ -21,10 +21,7 @@ pub struct Message {
 
 impl Message {
     /// The low half of the address.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "the low half is what is asked for"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is what is asked for")]
     pub fn address_lo(&self) -> u32 {
         self.address as u32
     }
@@ -70,21 +67,13 @@ impl Addressing {
             let ext_dest = address & EXT_DEST;
             address = (address & !EXT_DEST) | (ext_dest << EXT_DEST_SHIFT);
         }
-        Some(Message {
-            address,
-            data,
-            requester,
-        })
+        Some(Message { address, data, requester })
     }
 
     /// The guest's message in the kernel's form: elsewhere than on x86 any address is one.
     #[cfg(not(any(target_arch = "x86_64", target_arch = "x86")))]
     pub fn encode(self, address: u64, data: u32, requester: u32) -> Option<Message> {
-        Some(Message {
-            address,
-            data,
-            requester,
-        })
+        Some(Message { address, data, requester })
     }
 }
 
@@ -92,18 +81,9 @@ impl Addressing {
 mod tests {
     use super::*;
 
-    const PLAIN: Addressing = Addressing {
-        x2apic_ids: false,
-        ext_dest_id: false,
-    };
-    const X2APIC: Addressing = Addressing {
-        x2apic_ids: true,
-        ext_dest_id: false,
-    };
-    const EXT: Addressing = Addressing {
-        x2apic_ids: true,
-        ext_dest_id: true,
-    };
+    const PLAIN: Addressing = Addressing { x2apic_ids: false, ext_dest_id: false };
+    const X2APIC: Addressing = Addressing { x2apic_ids: true, ext_dest_id: false };
+    const EXT: Addressing = Addressing { x2apic_ids: true, ext_dest_id: true };
 
     fn address(how: Addressing, address: u64) -> Option<u64> {
         how.encode(address, 0x41, NO_REQUESTER).map(|m| m.address)
@@ -121,15 +101,8 @@ mod tests {
     #[test]
     fn the_high_half_is_a_destination_only_with_x2apic_ids() {
         assert_eq!(address(PLAIN, 0x0000_0100_FEE0_0000), None);
-        assert_eq!(
-            address(X2APIC, 0x0000_0100_FEE0_0000),
-            Some(0x0000_0100_FEE0_0000)
-        );
-        assert_eq!(
-            address(X2APIC, 0x0000_0101_FEE0_0000),
-            None,
-            "bits 7:0 are reserved"
-        );
+        assert_eq!(address(X2APIC, 0x0000_0100_FEE0_0000), Some(0x0000_0100_FEE0_0000));
+        assert_eq!(address(X2APIC, 0x0000_0101_FEE0_0000), None, "bits 7:0 are reserved");
     }
 
     #[test]
@@ -137,21 +110,9 @@ mod tests {
         // destination 300 = 0x12C: low byte in 19:12, 0x01 in 11:5
         let guest = 0xFEE0_0000 | (0x2C << 12) | (0x01 << 5);
         assert_eq!(address(EXT, guest), Some((0x100 << 32) | 0xFEE2_C000));
-        assert_eq!(
-            address(X2APIC, guest),
-            Some(guest),
-            "not offered: left alone"
-        );
-        assert_eq!(
-            address(EXT, guest | 0x10),
-            Some(guest | 0x10),
-            "remappable format"
-        );
-        assert_eq!(
-            address(EXT, 0xFEE0_000C),
-            Some(0xFEE0_000C),
-            "bits 3:2 are not destination"
-        );
+        assert_eq!(address(X2APIC, guest), Some(guest), "not offered: left alone");
+        assert_eq!(address(EXT, guest | 0x10), Some(guest | 0x10), "remappable format");
+        assert_eq!(address(EXT, 0xFEE0_000C), Some(0xFEE0_000C), "bits 3:2 are not destination");
         let largest = 0xFEE0_0000 | (0xFF << 12) | (0x7F << 5);
         assert_eq!(address(EXT, largest), Some((0x7F00 << 32) | 0xFEEF_F000));
     }

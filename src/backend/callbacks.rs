@@ -72,11 +72,7 @@ impl Callbacks {
             requester: false,
             max_routes,
         };
-        Callbacks {
-            functions,
-            opaque,
-            features,
-        }
+        Callbacks { functions, opaque, features }
     }
 }
 
@@ -97,64 +93,35 @@ impl Backend for Callbacks {
     }
 
     fn signal(&self, message: &Message) -> Result<Reception> {
-        let signal = self
-            .functions
-            .signal
-            .ok_or_else(|| not_supported("signal is NULL"))?;
+        let signal = self.functions.signal.ok_or_else(|| not_supported("signal is NULL"))?;
         // SAFETY: as promised to `new`.
-        let result = unsafe {
-            signal(
-                self.opaque,
-                message.requester,
-                message.address,
-                message.data,
-            )
-        };
+        let result =
+            unsafe { signal(self.opaque, message.requester, message.address, message.data) };
         reception(result, "signal")
     }
 
     fn raise(&self, gsi: u32) -> Result<Reception> {
-        let raise = self
-            .functions
-            .raise_gsi
-            .ok_or_else(|| not_supported("raise_gsi is NULL"))?;
+        let raise = self.functions.raise_gsi.ok_or_else(|| not_supported("raise_gsi is NULL"))?;
         // SAFETY: as promised to `new`.
         reception(unsafe { raise(self.opaque, gsi) }, "raise_gsi")
     }
 
     fn set_routes(&self, entries: &[kvm_irq_routing_entry]) -> Result<()> {
-        let set = self
-            .functions
-            .set_routes
-            .ok_or_else(|| not_supported("set_routes is NULL"))?;
+        let set = self.functions.set_routes.ok_or_else(|| not_supported("set_routes is NULL"))?;
         // SAFETY: as promised to `new`; the entries outlive the call.
-        check(
-            locked(|| unsafe { set(self.opaque, entries.as_ptr(), entries.len()) }),
-            "set_routes",
-        )
+        check(locked(|| unsafe { set(self.opaque, entries.as_ptr(), entries.len()) }), "set_routes")
     }
 
     fn bind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
-        let bind = self
-            .functions
-            .bind_irqfd
-            .ok_or_else(|| not_supported("bind_irqfd is NULL"))?;
+        let bind = self.functions.bind_irqfd.ok_or_else(|| not_supported("bind_irqfd is NULL"))?;
         // SAFETY: as promised to `new`.
-        check(
-            locked(|| unsafe { bind(self.opaque, eventfd.as_raw_fd(), gsi) }),
-            "bind_irqfd",
-        )
+        check(locked(|| unsafe { bind(self.opaque, eventfd.as_raw_fd(), gsi) }), "bind_irqfd")
     }
 
     fn unbind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
-        let unbind = self
-            .functions
-            .unbind_irqfd
-            .ok_or_else(|| not_supported("unbind_irqfd is NULL"))?;
+        let unbind =
+            self.functions.unbind_irqfd.ok_or_else(|| not_supported("unbind_irqfd is NULL"))?;
         // SAFETY: as promised to `new`.
-        check(
-            locked(|| unsafe { unbind(self.opaque, eventfd.as_raw_fd(), gsi) }),
-            "unbind_irqfd",
-        )
+        check(locked(|| unsafe { unbind(self.opaque, eventfd.as_raw_fd(), gsi) }), "unbind_irqfd")
     }
 }

@@ -52,10 +52,7 @@ impl KvmBackend {
             None => {
                 let path = c"/dev/kvm";
                 let fd = Kvm::open_with_cloexec_at(path, true).map_err(|e| {
-                    Error::new(
-                        e.errno(),
-                        "opening /dev/kvm (or give its descriptor in kvm_fd)",
-                    )
+                    Error::new(e.errno(), "opening /dev/kvm (or give its descriptor in kvm_fd)")
                 })?;
                 // SAFETY: just opened, and owned by nobody else.
                 unsafe { OwnedFd::from_raw_fd(fd) }
@@ -90,10 +87,7 @@ impl KvmBackend {
 fn check_is_vm(fd: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: neither ioctl has an argument that points anywhere; other files than KVM's refuse them.
     let (version, routes) = unsafe {
-        (
-            ioctl(&fd, KVM_GET_API_VERSION()),
-            ioctl_with_val(&fd, KVM_CHECK_EXTENSION(), IRQ_ROUTING),
-        )
+        (ioctl(&fd, KVM_GET_API_VERSION()), ioctl_with_val(&fd, KVM_CHECK_EXTENSION(), IRQ_ROUTING))
     };
     if version >= 0 || routes < 0 {
         return Err(Error::invalid("vm_fd is not a KVM virtual machine"));
@@ -103,8 +97,7 @@ fn check_is_vm(fd: BorrowedFd<'_>) -> Result<()> {
 
 /// A close-on-exec duplicate.
 fn duplicate(fd: BorrowedFd<'_>, doing: &'static str) -> Result<OwnedFd> {
-    fd.try_clone_to_owned()
-        .map_err(|e| Error::new(e.raw_os_error().unwrap_or(libc::EINVAL), doing))
+    fd.try_clone_to_owned().map_err(|e| Error::new(e.raw_os_error().unwrap_or(libc::EINVAL), doing))
 }
 
 /// kvm-ioctls takes eventfds only as the type `EventFd`.
@@ -197,11 +190,7 @@ impl Backend for KvmBackend {
 
     #[inline(always)]
     fn signal(&self, message: &Message) -> Result<Reception> {
-        let (flags, devid) = if self.features.requester {
-            devid_of(message)
-        } else {
-            (0, 0)
-        };
+        let (flags, devid) = if self.features.requester { devid_of(message) } else { (0, 0) };
         let mut msi = [
             in_memory_order(message.address_lo(), message.address_hi()),
             in_memory_order(message.data, flags),
@@ -220,10 +209,7 @@ impl Backend for KvmBackend {
 
     #[inline(always)]
     fn raise(&self, gsi: u32) -> Result<Reception> {
-        let mut level = kvm_irq_level {
-            level: 1,
-            ..Default::default()
-        };
+        let mut level = kvm_irq_level { level: 1, ..Default::default() };
         level.__bindgen_anon_1.irq = gsi;
         // SAFETY: the kernel reads and writes one kvm_irq_level, which is ours.
         if let Err(e) = unsafe { ioctl_in_place(&self.vm, KVM_IRQ_LINE_STATUS(), &raw mut level) } {
@@ -236,9 +222,7 @@ impl Backend for KvmBackend {
     fn set_routes(&self, entries: &[kvm_irq_routing_entry]) -> Result<()> {
         let table = KvmIrqRouting::from_entries(entries)
             .map_err(|_| Error::new(libc::ENOMEM, "making a table of routes"))?;
-        self.vm
-            .set_gsi_routing(&table)
-            .map_err(|e| failed(e, "KVM_SET_GSI_ROUTING"))
+        self.vm.set_gsi_routing(&table).map_err(|e| failed(e, "KVM_SET_GSI_ROUTING"))
     }
 
     fn bind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {

@@ -14,7 +14,9 @@ use std::os::fd::BorrowedFd;
 
 use kvm_bindings::kvm_irq_routing_entry;
 
-use crate::error::{Error, Result};
+#[cfg(feature = "capi")]
+use crate::error::Error;
+use crate::error::Result;
 use crate::message::Message;
 
 #[cfg(feature = "capi")]
@@ -91,6 +93,34 @@ pub trait Backend: Send + Sync {
 
     /// Lets go of the VM while references to the backend may still exist. Later calls fail.
     fn close(&self) {}
+}
+
+/// Shared with somebody who looks at it: a test, at a model.
+impl<B: Backend + ?Sized> Backend for std::sync::Arc<B> {
+    fn features(&self) -> Features {
+        (**self).features()
+    }
+    fn default_routes(&self) -> Vec<kvm_irq_routing_entry> {
+        (**self).default_routes()
+    }
+    fn signal(&self, message: &Message) -> Result<Reception> {
+        (**self).signal(message)
+    }
+    fn raise(&self, gsi: u32) -> Result<Reception> {
+        (**self).raise(gsi)
+    }
+    fn set_routes(&self, entries: &[kvm_irq_routing_entry]) -> Result<()> {
+        (**self).set_routes(entries)
+    }
+    fn bind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
+        (**self).bind_irqfd(eventfd, gsi)
+    }
+    fn unbind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
+        (**self).unbind_irqfd(eventfd, gsi)
+    }
+    fn close(&self) {
+        (**self).close();
+    }
 }
 
 /// A backend. The kernel's is called directly: a delivery is so short that a virtual call, and the

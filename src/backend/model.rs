@@ -75,11 +75,8 @@ pub(crate) fn x86_default_routes() -> Vec<kvm_irq_routing_entry> {
     const IOAPIC_PINS: u32 = 24;
     const IOAPIC: u32 = 2;
     let entry = |gsi, irqchip, pin| {
-        let mut entry = kvm_irq_routing_entry {
-            gsi,
-            type_: KVM_IRQ_ROUTING_IRQCHIP,
-            ..Default::default()
-        };
+        let mut entry =
+            kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, ..Default::default() };
         entry.u.irqchip.irqchip = irqchip;
         entry.u.irqchip.pin = pin;
         entry
@@ -98,14 +95,8 @@ impl Model {
         let epoll = Epoll::new().map_err(os("epoll_create1"))?;
         let stop = EventFd::new(libc::EFD_CLOEXEC).map_err(os("eventfd"))?;
         let event = EpollEvent::new(EventSet::IN, 0);
-        epoll
-            .ctl(ControlOperation::Add, stop.as_raw_fd(), event)
-            .map_err(os("epoll_ctl"))?;
-        let state = State {
-            irqchip,
-            routes: BTreeMap::new(),
-            irqfds: Vec::new(),
-        };
+        epoll.ctl(ControlOperation::Add, stop.as_raw_fd(), event).map_err(os("epoll_ctl"))?;
+        let state = State { irqchip, routes: BTreeMap::new(), irqfds: Vec::new() };
         let inner = Inner {
             state: RwLock::new(state),
             guest,
@@ -115,10 +106,7 @@ impl Model {
             stopped: AtomicBool::new(false),
         };
         inner.state.write().set_irqchip(irqchip);
-        Ok(Model {
-            inner: Arc::new(inner),
-            thread: None,
-        })
+        Ok(Model { inner: Arc::new(inner), thread: None })
     }
 
     /// A model with a thread that plays the kernel's part: takes the events of bound eventfds as
@@ -130,10 +118,7 @@ impl Model {
             .name("msiroute-model".into())
             .spawn(move || inner.run())
             .map_err(|e| {
-                Error::new(
-                    e.raw_os_error().unwrap_or(libc::EAGAIN),
-                    "starting a thread",
-                )
+                Error::new(e.raw_os_error().unwrap_or(libc::EAGAIN), "starting a thread")
             })?;
         model.thread = Some(thread);
         Ok(model)
@@ -163,14 +148,7 @@ impl Model {
 
     /// The table, entry by entry.
     pub fn routes(&self) -> Vec<kvm_irq_routing_entry> {
-        self.inner
-            .state
-            .read_recursive()
-            .routes
-            .values()
-            .flatten()
-            .copied()
-            .collect()
+        self.inner.state.read_recursive().routes.values().flatten().copied().collect()
     }
 
     /// How many irqfds are bound.
@@ -213,11 +191,7 @@ impl State {
         Some(Message {
             address: u64::from(msi.address_hi) << 32 | u64::from(msi.address_lo),
             data: msi.data,
-            requester: if entry.flags & KVM_MSI_VALID_DEVID != 0 {
-                devid
-            } else {
-                NO_REQUESTER
-            },
+            requester: if entry.flags & KVM_MSI_VALID_DEVID != 0 { devid } else { NO_REQUESTER },
         })
     }
 }
@@ -301,11 +275,7 @@ impl Backend for Model {
         }
         let mut routes: BTreeMap<u32, Vec<kvm_irq_routing_entry>> = BTreeMap::new();
         for entry in entries {
-            let known_flags = if self.inner.features.requester {
-                KVM_MSI_VALID_DEVID
-            } else {
-                0
-            };
+            let known_flags = if self.inner.features.requester { KVM_MSI_VALID_DEVID } else { 0 };
             let is_pin = entry.type_ == KVM_IRQ_ROUTING_IRQCHIP;
             let known_type = match entry.type_ {
                 KVM_IRQ_ROUTING_MSI => true,
@@ -313,9 +283,8 @@ impl Backend for Model {
                 _ => false,
             };
             let others = routes.entry(entry.gsi).or_default();
-            let shares_badly = others
-                .iter()
-                .any(|other| !is_pin || other.type_ != KVM_IRQ_ROUTING_IRQCHIP);
+            let shares_badly =
+                others.iter().any(|other| !is_pin || other.type_ != KVM_IRQ_ROUTING_IRQCHIP);
             if entry.gsi >= limit || !known_type || entry.flags & !known_flags != 0 || shares_badly
             {
                 return refused(libc::EINVAL);
@@ -337,19 +306,13 @@ impl Backend for Model {
         if state.irqfds.iter().any(|irqfd| irqfd.identity == identity) {
             return Err(refused(libc::EBUSY));
         }
-        let file = eventfd
-            .try_clone_to_owned()
-            .map_err(|_| refused(libc::EMFILE))?;
+        let file = eventfd.try_clone_to_owned().map_err(|_| refused(libc::EMFILE))?;
         let event = EpollEvent::new(EventSet::IN, 0);
         self.inner
             .epoll
             .ctl(ControlOperation::Add, file.as_raw_fd(), event)
             .map_err(|_| refused(libc::ENOMEM))?;
-        let irqfd = Irqfd {
-            file,
-            identity,
-            gsi,
-        };
+        let irqfd = Irqfd { file, identity, gsi };
         // An event already counted: injected now, lost if there is no route.
         self.inner.take_event(&state, &irqfd);
         state.irqfds.push(irqfd);
@@ -384,10 +347,7 @@ impl Inner {
     /// Out of the epoll set, before the descriptor closes: a duplicate would go on sending events.
     fn forget(&self, irqfd: &Irqfd) {
         let event = EpollEvent::default();
-        if let Err(e) = self
-            .epoll
-            .ctl(ControlOperation::Delete, irqfd.file.as_raw_fd(), event)
-        {
+        if let Err(e) = self.epoll.ctl(ControlOperation::Delete, irqfd.file.as_raw_fd(), event) {
             log::error!("the model cannot forget an eventfd: {e}");
         }
     }

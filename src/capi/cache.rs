@@ -66,20 +66,14 @@ fn backend(config: &msi_route_cache_config) -> Result<Host> {
         return Ok(KvmBackend::new(vm, kvm)?.into());
     }
     if config.vm_fd != -1 || config.kvm_fd != -1 {
-        return Err(Error::invalid(
-            "vm_fd and kvm_fd are -1 with ops or the model",
-        ));
+        return Err(Error::invalid("vm_fd and kvm_fd are -1 with ops or the model"));
     }
     let functions = match config.ops.is_null() {
         true => None,
         // SAFETY: C says it points to the table.
         false => Some(unsafe { functions(config.ops) }?),
     };
-    let max_routes = if config.max_routes == 0 {
-        DEFAULT_ROUTES
-    } else {
-        config.max_routes
-    };
+    let max_routes = if config.max_routes == 0 { DEFAULT_ROUTES } else { config.max_routes };
     match functions {
         Some(functions) if !is_model => {
             // SAFETY: the header says what C promises: callable from any thread, until the cache is freed.
@@ -189,10 +183,7 @@ pub unsafe extern "C" fn msi_route_cache_features(
         (features.resample, MSIROUTE_HAS_RESAMPLE),
         (features.requester, MSIROUTE_HAS_REQUESTER),
     ];
-    bits.iter()
-        .filter(|(has, _)| *has)
-        .map(|(_, bit)| bit)
-        .sum()
+    bits.iter().filter(|(has, _)| *has).map(|(_, bit)| bit).sum()
 }
 
 /// Says how the guest addresses APICs: MSIROUTE_X2APIC_IDS, MSIROUTE_EXT_DEST_ID. May come late: live messages are encoded

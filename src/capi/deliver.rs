@@ -66,9 +66,7 @@ pub unsafe extern "C" fn msi_deliver_message(
     let _ = already_translated;
     call(|| {
         // SAFETY: C's handle.
-        let reception = unsafe { arg(cache) }?
-            .cache
-            .deliver_message(address, data, requester)?;
+        let reception = unsafe { arg(cache) }?.cache.deliver_message(address, data, requester)?;
         Ok(match reception {
             Reception::Accepted => MSIROUTE_SENT,
             Reception::Refused => MSIROUTE_REFUSED,

@@ -39,10 +39,7 @@ pub unsafe extern "C" fn msi_device_new(
             false => unsafe { CStr::from_ptr(config.name) }.to_string_lossy(),
         };
         let device = Device::new(cache, kind, config.vectors, config.requester, &name)?;
-        let handle = Box::new(msi_device {
-            device,
-            owners: AtomicUsize::new(1),
-        });
+        let handle = Box::new(msi_device { device, owners: AtomicUsize::new(1) });
         // SAFETY: C's to give.
         unsafe { put(dev, Box::into_raw(handle)) }
     })
@@ -135,10 +132,7 @@ pub unsafe extern "C" fn msi_device_set_control(dev: *mut msi_device, flags: u32
         // SAFETY: C's handle.
         let device = &unsafe { arg(dev) }?.device;
         check_flags(flags, MSIROUTE_ENABLED | MSIROUTE_FUNCTION_MASKED)?;
-        device.set_control(
-            flags & MSIROUTE_ENABLED != 0,
-            flags & MSIROUTE_FUNCTION_MASKED != 0,
-        )
+        device.set_control(flags & MSIROUTE_ENABLED != 0, flags & MSIROUTE_FUNCTION_MASKED != 0)
     })
 }
 

@@ -56,9 +56,5 @@ pub unsafe extern "C" fn msi_route_cache_set_log(
     *FORWARD.0.write() = log.map(|log| Target { log, opaque });
     // Fails from the second time on: it is installed.
     let _ = log::set_logger(&FORWARD);
-    log::set_max_level(if log.is_some() {
-        LevelFilter::Info
-    } else {
-        LevelFilter::Off
-    });
+    log::set_max_level(if log.is_some() { LevelFilter::Info } else { LevelFilter::Off });
 }

@@ -5,10 +5,7 @@
 //! these files; each function checks its arguments and makes one call.
 
 #![allow(non_camel_case_types, reason = "the names are C's")]
-#![allow(
-    clippy::missing_safety_doc,
-    reason = "what C must keep to is in the header"
-)]
+#![allow(clippy::missing_safety_doc, reason = "what C must keep to is in the header")]
 
 mod cache;
 mod deliver;
@@ -45,9 +42,7 @@ thread_local! {
 
 fn last_error() -> *const c_char {
     // A thread that is exiting has no text any more.
-    LAST_ERROR
-        .try_with(|text| text.borrow().as_ptr())
-        .unwrap_or(c"".as_ptr())
+    LAST_ERROR.try_with(|text| text.borrow().as_ptr()).unwrap_or(c"".as_ptr())
 }
 
 #[cold]
@@ -139,9 +134,7 @@ unsafe fn size_of_struct<T>(pointer: *const T) -> Result<usize> {
     // SAFETY: a struct begins with its size.
     let size = *unsafe { arg(pointer.cast::<u32>()) }? as usize;
     if !pointer.is_aligned() || !(SHORTEST..=LONGEST).contains(&size) {
-        return Err(Error::invalid(
-            "a struct is misaligned, or its size is not set",
-        ));
+        return Err(Error::invalid("a struct is misaligned, or its size is not set"));
     }
     Ok(size)
 }
@@ -159,17 +152,12 @@ unsafe fn read_struct<T: Sized32>(pointer: *const T) -> Result<T> {
     let bytes = unsafe { std::slice::from_raw_parts(pointer.cast::<u8>(), size) };
     let (known, unknown) = bytes.split_at(size.min(size_of::<T>()));
     if unknown.iter().any(|&byte| byte != 0) {
-        return Err(Error::new(
-            libc::E2BIG,
-            "a struct says more than this version understands",
-        ));
+        return Err(Error::new(libc::E2BIG, "a struct says more than this version understands"));
     }
     let mut value = std::mem::MaybeUninit::<T>::zeroed();
     // SAFETY: `known` is no longer than a T; any bytes make a T.
     unsafe {
-        known
-            .as_ptr()
-            .copy_to_nonoverlapping(value.as_mut_ptr().cast(), known.len());
+        known.as_ptr().copy_to_nonoverlapping(value.as_mut_ptr().cast(), known.len());
         Ok(value.assume_init())
     }
 }
@@ -188,8 +176,7 @@ unsafe fn write_struct<T: Sized32>(pointer: *mut T, value: &T) -> Result<()> {
     let (from, to) = (std::ptr::from_ref(value).cast::<u8>(), pointer.cast::<u8>());
     // SAFETY: `size` bytes are writable, of which `known` come from a T.
     unsafe {
-        from.add(header)
-            .copy_to_nonoverlapping(to.add(header), known - header);
+        from.add(header).copy_to_nonoverlapping(to.add(header), known - header);
         to.add(known).write_bytes(0, size - known);
     }
     Ok(())

@@ -69,11 +69,10 @@ pub unsafe extern "C" fn msi_vector_is_pending(dev: *mut msi_device, index: u32)
 /// \return 1 if something was pending, 0 if not; -EINVAL; -ENODEV; -ESHUTDOWN.
 #[no_mangle]
 pub unsafe extern "C" fn msi_vector_clear_pending(dev: *mut msi_device, index: u32) -> c_int {
-    // SAFETY: C's handle.
     control_value(|| {
-        Ok(c_int::from(
-            unsafe { arg(dev) }?.device.clear_pending(index)?,
-        ))
+        // SAFETY: C's handle.
+        let device = &unsafe { arg(dev) }?.device;
+        Ok(c_int::from(device.clear_pending(index)?))
     })
 }
 
@@ -95,14 +94,9 @@ pub unsafe extern "C" fn msi_vector_bind_eventfd(
     control(|| {
         // SAFETY: C's handle.
         let device = &unsafe { arg(dev) }?.device;
-        check_flags(
-            flags,
-            MSIROUTE_EVENTFD_KERNEL_ONLY | MSIROUTE_EVENTFD_BORROWED,
-        )?;
+        check_flags(flags, MSIROUTE_EVENTFD_KERNEL_ONLY | MSIROUTE_EVENTFD_BORROWED)?;
         let fd = borrow_fd(fd, "the eventfd is not open")?;
-        let options = EventfdOptions {
-            borrow: flags & MSIROUTE_EVENTFD_BORROWED != 0,
-        };
+        let options = EventfdOptions { borrow: flags & MSIROUTE_EVENTFD_BORROWED != 0 };
         device.bind_eventfd(index, fd, options)
     })
 }

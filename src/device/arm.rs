@@ -70,12 +70,7 @@ pub(super) fn flush(cache: &RouteCache, items: &[Item]) -> Result<()> {
     let changes: Vec<Change> = staged.iter().map(Staged::change).collect();
     if !changes.is_empty() {
         let routes = cache.routes.apply(cache.backend(), &changes);
-        results.extend(
-            staged
-                .iter()
-                .zip(routes)
-                .map(|(staged, route)| finish(staged, route)),
-        );
+        results.extend(staged.iter().zip(routes).map(|(staged, route)| finish(staged, route)));
     }
     // What the eventfds had counted before they were bound.
     results.extend(items.iter().map(|item| item.device.hand_over(item.index)));
@@ -107,12 +102,7 @@ fn stage(item: &Item) -> Stage {
         return Stage::Done(result);
     }
     let from = eventfds.route.take();
-    Stage::Change(Staged {
-        item: item.clone(),
-        generation,
-        message,
-        from,
-    })
+    Stage::Change(Staged { item: item.clone(), generation, message, from })
 }
 
 impl Staged {
@@ -125,12 +115,7 @@ impl Staged {
 }
 
 fn finish(staged: &Staged, route: Result<u32>) -> Result<()> {
-    let Staged {
-        item: Item { device, index },
-        generation,
-        message,
-        from,
-    } = staged;
+    let Staged { item: Item { device, index }, generation, message, from } = staged;
     let cache = &device.cache;
     let mut control = device.control.lock();
     let Ok((vector, vector_control)) = device.both(&mut control, *index) else {
@@ -164,10 +149,7 @@ fn finish(staged: &Staged, route: Result<u32>) -> Result<()> {
             return unbound;
         }
     };
-    let pin = PinnedRoute {
-        gsi,
-        message: *message,
-    };
+    let pin = PinnedRoute { gsi, message: *message };
     let mut result = Ok(());
     if is_wanted {
         let other = eventfds.route.replace(pin);
@@ -223,11 +205,7 @@ impl RouteCache {
             match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, self)) {
                 Some(transaction) => transaction.depth += 1,
                 None => {
-                    open.push(Transaction {
-                        cache: self.clone(),
-                        depth: 1,
-                        items: Vec::new(),
-                    });
+                    open.push(Transaction { cache: self.clone(), depth: 1, items: Vec::new() });
                 }
             }
         });
@@ -241,9 +219,7 @@ impl RouteCache {
     pub fn commit(self: &Arc<Self>) -> Result<()> {
         refuse_in_section()?;
         let items = OPEN.with_borrow_mut(|open| {
-            let at = open
-                .iter()
-                .position(|open| Arc::ptr_eq(&open.cache, self))?;
+            let at = open.iter().position(|open| Arc::ptr_eq(&open.cache, self))?;
             let transaction = open.get_mut(at)?;
             transaction.depth -= 1;
             if transaction.depth > 0 {

@@ -67,11 +67,8 @@ impl Eventfds {
 
     /// Every one is an irqfd of the vector's own route.
     pub fn all_bound(&self) -> bool {
-        self.route.is_some_and(|route| {
-            self.list
-                .iter()
-                .all(|eventfd| eventfd.bound == Some(route.gsi))
-        })
+        self.route
+            .is_some_and(|route| self.list.iter().all(|eventfd| eventfd.bound == Some(route.gsi)))
     }
 
     /// Whether this one is an irqfd now; `None` if it is not here.
@@ -93,9 +90,8 @@ impl Eventfds {
     /// Takes what eventfds that the kernel does not read have counted. Whether that was anything.
     pub fn take_counted(&self) -> bool {
         let unbound = self.list.iter().filter(|eventfd| eventfd.bound.is_none());
-        unbound.fold(false, |any, eventfd| {
-            eventfd::take_count(eventfd.as_fd()) > 0 || any
-        })
+        // Of every one, not only up to the first.
+        unbound.map(|eventfd| eventfd::take_count(eventfd.as_fd())).fold(0, u64::max) > 0
     }
 
     /// Takes an eventfd in, unbound.
@@ -114,17 +110,9 @@ impl Eventfds {
             })?)
         };
         if self.is_bound(number).is_some() || !cache.claim_eventfd(key) {
-            return Err(Error::new(
-                libc::EBUSY,
-                "the eventfd is bound to a vector already",
-            ));
+            return Err(Error::new(libc::EBUSY, "the eventfd is bound to a vector already"));
         }
-        self.list.push(Eventfd {
-            file,
-            number,
-            key,
-            bound: None,
-        });
+        self.list.push(Eventfd { file, number, key, bound: None });
         Ok(())
     }
 
@@ -154,11 +142,7 @@ impl Eventfds {
         };
         let mut result = self.unbind_if(cache, |eventfd| eventfd.bound != Some(route.gsi));
         let mut counted = false;
-        for eventfd in self
-            .list
-            .iter_mut()
-            .filter(|eventfd| eventfd.bound.is_none())
-        {
+        for eventfd in self.list.iter_mut().filter(|eventfd| eventfd.bound.is_none()) {
             // Before it is bound: afterwards the counter no longer tells what was delivered.
             let count = eventfd::take_count(eventfd.as_fd());
             match cache.backend().bind_irqfd(eventfd.as_fd(), route.gsi) {
@@ -201,36 +185,26 @@ impl Eventfds {
         } else if self.route.is_none() {
             self.route = Some(pin);
         } else {
-            log::error!(
-                "GSI {} is given up for good: its irqfd cannot be unbound",
-                pin.gsi
-            );
+            log::error!("GSI {} is given up for good: its irqfd cannot be unbound", pin.gsi);
         }
     }
 
     fn unbind_if(&mut self, cache: &RouteCache, is_meant: impl Fn(&Eventfd) -> bool) -> Result<()> {
-        first_error(
-            self.list
-                .iter_mut()
-                .filter(|eventfd| is_meant(eventfd))
-                .map(|eventfd| {
-                    if let Some(gsi) = eventfd.bound {
-                        cache.backend().unbind_irqfd(eventfd.as_fd(), gsi)?;
-                        eventfd.bound = None;
-                        cache.irqfd_unbinds.fetch_add(1, Ordering::Relaxed);
-                    }
-                    Ok(())
-                }),
-        )
+        first_error(self.list.iter_mut().filter(|eventfd| is_meant(eventfd)).map(|eventfd| {
+            if let Some(gsi) = eventfd.bound {
+                cache.backend().unbind_irqfd(eventfd.as_fd(), gsi)?;
+                eventfd.bound = None;
+                cache.irqfd_unbinds.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok(())
+        }))
     }
 
     fn release_unused_route(&mut self, cache: &RouteCache) {
-        if let Some(unused) = self.route.take_if(|route| {
-            !self
-                .list
-                .iter()
-                .any(|eventfd| eventfd.bound == Some(route.gsi))
-        }) {
+        if let Some(unused) = self
+            .route
+            .take_if(|route| !self.list.iter().any(|eventfd| eventfd.bound == Some(route.gsi)))
+        {
             cache.routes.unpin(unused.gsi);
         }
     }

@@ -151,9 +151,7 @@ impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut device = f.debug_struct("Device");
         device.field("name", &self.name).field("kind", &self.kind);
-        device
-            .field("vectors", &self.vectors.len())
-            .finish_non_exhaustive()
+        device.field("vectors", &self.vectors.len()).finish_non_exhaustive()
     }
 }
 
@@ -182,10 +180,7 @@ impl Device {
             name: name.to_owned(),
             gate: Gate::new(gate),
             vectors: (0..vectors).map(|_| Vector::new(masked)).collect(),
-            control: Mutex::new(Control {
-                requester,
-                vectors: controls,
-            }),
+            control: Mutex::new(Control { requester, vectors: controls }),
         });
         cache.join(std::ptr::from_ref(&*device).addr(), device.me.clone());
         Ok(device)
@@ -348,13 +343,8 @@ impl Device {
     pub fn reset(&self) -> Result<()> {
         let mut control = self.lock()?;
         let masked = self.kind == Kind::Msix;
-        self.gate.change(
-            if masked { closed::DISABLED } else { 0 },
-            closed::FUNCTION_MASKED,
-        );
-        self.vectors
-            .iter()
-            .for_each(|vector| vector.block_unwaited(masked));
+        self.gate.change(if masked { closed::DISABLED } else { 0 }, closed::FUNCTION_MASKED);
+        self.vectors.iter().for_each(|vector| vector.block_unwaited(masked));
         self.wait_for_deliveries();
         let result = self.disarm_all(&mut control);
         for (vector, vector_control) in self.vectors.iter().zip(control.vectors.iter_mut()) {
@@ -395,10 +385,7 @@ impl Device {
             return Ok(());
         }
         self.wait_for_deliveries();
-        let gone = control
-            .vectors
-            .iter_mut()
-            .filter_map(|control| control.eventfds.take());
+        let gone = control.vectors.iter_mut().filter_map(|control| control.eventfds.take());
         let result = first_error(gone.map(|mut eventfds| {
             let result = eventfds.remove(&self.cache, None);
             if let Some(stuck) = eventfds.route.filter(|_| !eventfds.is_empty()) {
@@ -442,8 +429,7 @@ impl Device {
         let (vector, vector_control) = self.both(&mut control, index)?;
         vector_control.forget_message();
         vector.unset();
-        self.disarm(vector_control)
-            .and_then(|()| self.after_disarm(control))
+        self.disarm(vector_control).and_then(|()| self.after_disarm(control))
     }
 
     /// Masks a vector: no message of it is sent once this has returned.
@@ -454,8 +440,7 @@ impl Device {
         let mut control = self.lock()?;
         let (vector, vector_control) = self.both(&mut control, index)?;
         vector.mask();
-        self.disarm(vector_control)
-            .and_then(|()| self.after_disarm(control))
+        self.disarm(vector_control).and_then(|()| self.after_disarm(control))
     }
 
     /// Unmasks a vector; what was raised while it was masked is sent once.
@@ -473,12 +458,7 @@ impl Device {
     pub fn is_pending(&self, index: u32) -> Result<bool> {
         let mut control = self.lock()?;
         let (vector, vector_control) = self.both(&mut control, index)?;
-        let counted = || {
-            vector_control
-                .eventfds
-                .as_ref()
-                .is_some_and(|it| it.has_counted())
-        };
+        let counted = || vector_control.eventfds.as_ref().is_some_and(|it| it.has_counted());
         Ok(vector.is_pending() || counted())
     }
 
@@ -486,10 +466,7 @@ impl Device {
     pub fn clear_pending(&self, index: u32) -> Result<bool> {
         let mut control = self.lock()?;
         let (vector, vector_control) = self.both(&mut control, index)?;
-        let counted = vector_control
-            .eventfds
-            .as_ref()
-            .is_some_and(|it| it.take_counted());
+        let counted = vector_control.eventfds.as_ref().is_some_and(|it| it.take_counted());
         Ok(vector.take_pending() | counted)
     }
 
@@ -505,10 +482,7 @@ impl Device {
     ) -> Result<()> {
         use std::os::fd::AsRawFd;
         if !self.cache.features().irqfd {
-            return Err(Error::new(
-                libc::ENOTSUP,
-                "eventfds cannot be bound: there are no irqfds",
-            ));
+            return Err(Error::new(libc::ENOTSUP, "eventfds cannot be bound: there are no irqfds"));
         }
         let mut control = self.lock()?;
         let (_, vector_control) = self.both(&mut control, index)?;
@@ -519,18 +493,14 @@ impl Device {
         }
         added?;
         drop(control);
-        self.serve(index)
-            .or_else(|refusal| self.take_back_eventfd(index, fd.as_raw_fd(), refusal))
+        self.serve(index).or_else(|refusal| self.take_back_eventfd(index, fd.as_raw_fd(), refusal))
     }
 
     /// After a failure: the eventfd goes again, unless it was another one that could not be bound.
     fn take_back_eventfd(&self, index: u32, number: RawFd, refusal: Error) -> Result<()> {
         let mut control = self.lock()?;
         let (vector, vector_control) = self.both(&mut control, index)?;
-        let is_bound = vector_control
-            .eventfds
-            .as_ref()
-            .and_then(|it| it.is_bound(number));
+        let is_bound = vector_control.eventfds.as_ref().and_then(|it| it.is_bound(number));
         match is_bound {
             Some(false) if vector.is_open(&self.gate) => {
                 self.remove_eventfd(vector_control, Some(number))?;
@@ -552,13 +522,16 @@ impl Device {
             (eventfds, _) => eventfds.is_some(),
         };
         if !found {
-            return Err(Error::new(
-                libc::ENOENT,
-                "the eventfd is not bound to this vector",
-            ));
+            return Err(Error::new(libc::ENOENT, "the eventfd is not bound to this vector"));
         }
-        self.remove_eventfd(vector_control, number)
-            .and_then(|()| self.after_disarm(control))
+        self.remove_eventfd(vector_control, number)?;
+        let was_last = vector_control.eventfds.is_none();
+        self.after_disarm(control)?;
+        // In a transaction what is pending may have been waiting for the commit, with the eventfd.
+        if was_last {
+            self.hand_over(index)?;
+        }
+        Ok(())
     }
 
     fn remove_eventfd(&self, control: &mut VectorControl, number: Option<RawFd>) -> Result<()> {
@@ -596,9 +569,7 @@ impl Device {
     // ---- inside --------------------------------------------------------------------------------
 
     fn vector(&self, index: u32) -> Result<&Vector> {
-        self.vectors
-            .get(index as usize)
-            .ok_or_else(|| Error::invalid("no such vector"))
+        self.vectors.get(index as usize).ok_or_else(|| Error::invalid("no such vector"))
     }
 
     /// A vector and its control side.
@@ -609,10 +580,7 @@ impl Device {
     ) -> Result<(&'a Vector, &'a mut VectorControl)> {
         let vector = self.vector(index)?;
         let vector_control = control.vectors.get_mut(index as usize);
-        Ok((
-            vector,
-            vector_control.ok_or_else(|| Error::invalid("no such vector"))?,
-        ))
+        Ok((vector, vector_control.ok_or_else(|| Error::invalid("no such vector"))?))
     }
 
     /// For changes: not from inside a delivery, not on a device that is gone.
@@ -650,12 +618,7 @@ impl Device {
     }
 
     fn disarm_all(&self, control: &mut Control) -> Result<()> {
-        first_error(
-            control
-                .vectors
-                .iter_mut()
-                .map(|control| self.disarm(control)),
-        )
+        first_error(control.vectors.iter_mut().map(|control| self.disarm(control)))
     }
 
     /// A pin may have been given up: others may find room now.
@@ -694,15 +657,9 @@ impl Device {
         };
         let control = self.control.lock();
         let has_eventfds = |index: &u32| {
-            control
-                .vectors
-                .get(*index as usize)
-                .is_some_and(|it| it.eventfds.is_some())
+            control.vectors.get(*index as usize).is_some_and(|it| it.eventfds.is_some())
         };
-        let item = |index| Item {
-            device: device.clone(),
-            index,
-        };
+        let item = |index| Item { device: device.clone(), index };
         indices.filter(has_eventfds).map(item).collect()
     }
 
@@ -763,10 +720,7 @@ impl Member for Device {
         let control = self.control.lock();
         let vectors = self.vectors.iter().zip(control.vectors.iter());
         let is_unserved = |(vector, control): &(&Vector, &VectorControl)| {
-            let waits = control
-                .eventfds
-                .as_deref()
-                .is_some_and(|it| !it.all_bound());
+            let waits = control.eventfds.as_deref().is_some_and(|it| !it.all_bound());
             waits && vector.is_open(&self.gate)
         };
         vectors.filter(is_unserved).count() as u64

@@ -51,9 +51,7 @@ impl Finder {
         let random = RandomState::new();
         Finder {
             cells: (0..limit).map(cell).collect(),
-            index: (0..limit.next_power_of_two() * 2)
-                .map(|_| AtomicU32::new(0))
-                .collect(),
+            index: (0..limit.next_power_of_two() * 2).map(|_| AtomicU32::new(0)).collect(),
             keys: (random.hash_one(0), random.hash_one(1)),
         }
     }
@@ -133,10 +131,7 @@ impl Finder {
         };
         let low = u64::from(message.data) << 32 | u64::from(message.requester);
         let hash = mix(mix(message.address, self.keys.0) ^ low, self.keys.1);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a hash, cut to the index's size"
-        )]
+        #[expect(clippy::cast_possible_truncation, reason = "a hash, cut to the index's size")]
         self.index.get(hash as usize & (self.index.len() - 1))
     }
 }

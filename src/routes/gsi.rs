@@ -17,12 +17,7 @@ impl GsiSet {
     pub fn new(first: u32, limit: u32) -> Self {
         let words = limit.div_ceil(u64::BITS) as usize;
         let free = limit.saturating_sub(first);
-        GsiSet {
-            words: vec![0; words],
-            first,
-            limit,
-            free,
-        }
+        GsiSet { words: vec![0; words], first, limit, free }
     }
 
     /// How many could be taken.
@@ -37,11 +32,7 @@ impl GsiSet {
             let base = u32::try_from(at).ok()? * u64::BITS;
             // In the first word, those below `first` count as taken.
             let below = self.first.saturating_sub(base);
-            let taken = if below == 0 {
-                *word
-            } else {
-                *word | ((1 << below) - 1)
-            };
+            let taken = if below == 0 { *word } else { *word | ((1 << below) - 1) };
             let gsi = base + taken.trailing_ones();
             if taken != u64::MAX {
                 if gsi >= self.limit {

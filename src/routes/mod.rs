@@ -80,11 +80,7 @@ impl Routes {
         let limit = features.max_routes;
         let table = Table::new(first_gsi, limit);
         Routes {
-            state: Mutex::new(State {
-                table,
-                untouched: true,
-                fixed_given: false,
-            }),
+            state: Mutex::new(State { table, untouched: true, fixed_given: false }),
             finder: (!direct).then(|| Finder::new(limit)),
             requester_matters: features.requester,
             writes: AtomicU64::new(0),
@@ -93,20 +89,44 @@ impl Routes {
         }
     }
 
-    /// Makes all changes with at most one write of the table; none if the kernel has all of it already.
-    /// A change for which there is no room fails alone (`ENOSPC`). If the kernel refuses the table,
-    /// nothing is changed and every change that needed the write fails.
+    /// Makes all changes with one write of the table; none if the kernel has all of it already. A change for
+    /// which there is no room fails alone (`ENOSPC`). A table that the kernel refuses is tried again in
+    /// halves, so that only the culprit fails; what fails is as before.
     pub fn apply(&self, backend: &dyn Backend, changes: &[Change]) -> Vec<Result<u32>> {
         let mut state = self.state.lock();
         state.look_for_defaults(backend);
-        let mut results: Vec<Result<u32>> = changes
-            .iter()
-            .map(|change| self.stage(&mut state.table, change))
-            .collect();
-        if let Err((refusal, taken_back)) = self.write(&mut state, backend) {
-            for result in &mut results {
-                if result.as_ref().is_ok_and(|gsi| taken_back.contains(gsi)) {
-                    *result = Err(refusal.clone());
+        self.apply_together(&mut state, backend, changes)
+    }
+
+    fn apply_together(
+        &self,
+        state: &mut State,
+        backend: &dyn Backend,
+        changes: &[Change],
+    ) -> Vec<Result<u32>> {
+        let mut results: Vec<Result<u32>> =
+            changes.iter().map(|change| self.stage(&mut state.table, change)).collect();
+        let Err((refusal, taken_back)) = self.write(state, backend) else {
+            return results;
+        };
+        let was_refused =
+            |result: &Result<u32>| result.as_ref().is_ok_and(|gsi| taken_back.contains(gsi));
+        let again: Vec<usize> =
+            (0..changes.len()).filter(|&at| results.get(at).is_some_and(was_refused)).collect();
+        let mut put = |at: usize, result| {
+            if let Some(place) = results.get_mut(at) {
+                *place = result;
+            }
+        };
+        match *again {
+            [only] => put(only, Err(refusal)),
+            _ => {
+                let (first, second) = again.split_at(again.len() / 2);
+                for half in [first, second] {
+                    let part: Vec<Change> =
+                        half.iter().filter_map(|&at| changes.get(at).copied()).collect();
+                    let part = self.apply_together(state, backend, &part);
+                    half.iter().zip(part).for_each(|(&at, result)| put(at, result));
                 }
             }
         }
@@ -161,9 +181,7 @@ impl Routes {
         is_counted: bool,
         raise: impl FnOnce(u32) -> T,
     ) -> Option<T> {
-        self.finder
-            .as_ref()?
-            .with_gsi(&self.key(message), is_counted, raise)
+        self.finder.as_ref()?.with_gsi(&self.key(message), is_counted, raise)
     }
 
     /// Sees to it that the message can be sent through a route. Not from inside a section.
@@ -180,8 +198,7 @@ impl Routes {
             }
             None => {
                 self.add(&mut state.table, message)?;
-                self.write(&mut state, backend)
-                    .map_err(|(refusal, _)| refusal)
+                self.write(&mut state, backend).map_err(|(refusal, _)| refusal)
             }
         }
     }
@@ -202,15 +219,8 @@ impl Routes {
 
     /// What tells routes apart.
     fn key(&self, message: &Message) -> Message {
-        let requester = if self.requester_matters {
-            message.requester
-        } else {
-            NO_REQUESTER
-        };
-        Message {
-            requester,
-            ..*message
-        }
+        let requester = if self.requester_matters { message.requester } else { NO_REQUESTER };
+        Message { requester, ..*message }
     }
 
     fn stage(&self, table: &mut Table, change: &Change) -> Result<u32> {
@@ -234,9 +244,7 @@ impl Routes {
 
     fn stage_pin(&self, table: &mut Table, message: Message) -> Result<u32> {
         let found = table.find(&message);
-        let newly_pinned = found
-            .and_then(|gsi| table.get(gsi))
-            .is_none_or(|route| route.pins == 0);
+        let newly_pinned = found.and_then(|gsi| table.get(gsi)).is_none_or(|route| route.pins == 0);
         if self.finder.is_some() && newly_pinned && table.unpinned_room() <= MIN_DYNAMIC {
             return Err(no_room());
         }
@@ -263,11 +271,7 @@ impl Routes {
     }
 
     fn evict(&self, table: &mut Table) -> bool {
-        let was_used = |gsi| {
-            self.finder
-                .as_ref()
-                .is_some_and(|finder| finder.take_used(gsi))
-        };
+        let was_used = |gsi| self.finder.as_ref().is_some_and(|finder| finder.take_used(gsi));
         let Some(victim) = table.victim(was_used) else {
             return false;
         };
@@ -298,8 +302,7 @@ impl Routes {
         while self.finder.is_none() && state.table.idle() > MAX_IDLE && self.evict(&mut state.table)
         {
         }
-        self.write_now(state, backend)
-            .map_err(|refusal| (refusal, self.take_back(state)))
+        self.write_now(state, backend).map_err(|refusal| (refusal, self.take_back(state)))
     }
 
     fn write_now(&self, state: &mut State, backend: &dyn Backend) -> Result<()> {
@@ -345,8 +348,5 @@ impl State {
 }
 
 fn no_room() -> Error {
-    Error::new(
-        libc::ENOSPC,
-        "the kernel's table of routes is full of routes in use",
-    )
+    Error::new(libc::ENOSPC, "the kernel's table of routes is full of routes in use")
 }

@@ -108,30 +108,14 @@ impl Table {
         }
         let gsi = self.gsis.take_lowest()?;
         self.gsis.give_back(gsi);
-        self.stage(
-            gsi,
-            Some(Route {
-                message,
-                pins: 0,
-                live: false,
-                used: true,
-            }),
-        );
+        self.stage(gsi, Some(Route { message, pins: 0, live: false, used: true }));
         Some(gsi)
     }
 
     /// Another message on the same GSI: the irqfds on it stay bound.
     pub fn replace(&mut self, gsi: u32, message: Message) {
         if let Some(route) = self.get(gsi).copied() {
-            self.stage(
-                gsi,
-                Some(Route {
-                    message,
-                    live: false,
-                    used: true,
-                    ..route
-                }),
-            );
+            self.stage(gsi, Some(Route { message, live: false, used: true, ..route }));
         }
     }
 
@@ -238,9 +222,7 @@ impl Table {
     ) -> Result<Vec<kvm_irq_routing_entry>> {
         for entry in &fixed {
             if entry.gsi as usize >= self.limit {
-                return Err(Error::invalid(
-                    "a fixed route's GSI is beyond the kernel's table",
-                ));
+                return Err(Error::invalid("a fixed route's GSI is beyond the kernel's table"));
             }
             match self.get(entry.gsi) {
                 Some(route) if route.pins > 0 => {
@@ -252,10 +234,7 @@ impl Table {
             }
         }
         if fixed.len() + self.count > self.limit {
-            return Err(Error::new(
-                libc::ENOSPC,
-                "more fixed routes than the table has room for",
-            ));
+            return Err(Error::new(libc::ENOSPC, "more fixed routes than the table has room for"));
         }
         Ok(self.exchange_fixed(fixed))
     }
@@ -266,9 +245,7 @@ impl Table {
         fixed: Vec<kvm_irq_routing_entry>,
     ) -> Vec<kvm_irq_routing_entry> {
         let before = std::mem::replace(&mut self.fixed, fixed);
-        before
-            .iter()
-            .for_each(|entry| self.gsis.give_back(entry.gsi));
+        before.iter().for_each(|entry| self.gsis.give_back(entry.gsi));
         for entry in &self.fixed {
             // Several entries may share a GSI: the first takes it.
             self.gsis.take(entry.gsi);
@@ -278,11 +255,7 @@ impl Table {
 }
 
 fn msi_entry(gsi: u32, message: &Message) -> kvm_irq_routing_entry {
-    let mut entry = kvm_irq_routing_entry {
-        gsi,
-        type_: KVM_IRQ_ROUTING_MSI,
-        ..Default::default()
-    };
+    let mut entry = kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
     entry.u.msi.address_lo = message.address_lo();
     entry.u.msi.address_hi = message.address_hi();
     entry.u.msi.data = message.data;

@@ -75,9 +75,7 @@ pub(crate) struct FastSection {
 
 impl Readers {
     pub fn new() -> Self {
-        Readers {
-            counted: AtomicU32::new(0),
-        }
+        Readers { counted: AtomicU32::new(0) }
     }
 
     /// Opens a section. Whatever is loaded after this, and was changed by a writer whose
@@ -87,11 +85,7 @@ impl Readers {
             Some(slot) if slot.is_free() => {
                 slot.enter(self.name());
                 barrier::light();
-                Section {
-                    slot: Some(slot),
-                    readers: self,
-                    not_send: PhantomData,
-                }
+                Section { slot: Some(slot), readers: self, not_send: PhantomData }
             }
             _ => self.enter_counted(),
         }
@@ -105,10 +99,7 @@ impl Readers {
         }
         slot.enter(self.name());
         barrier::light_asymmetric();
-        Some(FastSection {
-            slot,
-            not_send: PhantomData,
-        })
+        Some(FastSection { slot, not_send: PhantomData })
     }
 
     /// Opens a section that needs no slot.
@@ -118,11 +109,7 @@ impl Readers {
         // Pairs with the fence in `barrier::heavy`: one of the two sees the other's store.
         fence(Ordering::SeqCst);
         threads::count_section(true);
-        Section {
-            slot: None,
-            readers: self,
-            not_send: PhantomData,
-        }
+        Section { slot: None, readers: self, not_send: PhantomData }
     }
 
     fn name(&self) -> usize {

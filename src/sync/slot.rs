@@ -35,10 +35,7 @@ impl Slot {
     /// For a thread that has none.
     #[cfg(not(loom))]
     pub const fn never_free() -> Self {
-        Slot {
-            name: AtomicUsize::new(1),
-            ..Slot::new()
-        }
+        Slot { name: AtomicUsize::new(1), ..Slot::new() }
     }
 
     // The model checker's atomics are not made in constants.
@@ -53,17 +50,12 @@ impl Slot {
 
     #[cfg(loom)]
     pub fn never_free() -> Self {
-        Slot {
-            name: AtomicUsize::new(1),
-            ..Slot::new()
-        }
+        Slot { name: AtomicUsize::new(1), ..Slot::new() }
     }
 
     #[cfg(not(loom))]
     pub fn claim(&self) -> bool {
-        self.claimed
-            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .is_ok()
+        self.claimed.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
     /// The owner exits. The name is already cleared: sections do not outlive their scope.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The lock on real threads, where the asymmetry is real too.
+#![allow(clippy::unwrap_used, reason = "a test that cannot begin has failed")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -40,11 +41,8 @@ fn stress(enter_counted: bool) {
         for _ in 0..3 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    let section = if enter_counted {
-                        readers.enter_counted()
-                    } else {
-                        readers.enter()
-                    };
+                    let section =
+                        if enter_counted { readers.enter_counted() } else { readers.enter() };
                     if open.load(Ordering::Acquire) {
                         value.fetch_add(1, Ordering::Relaxed);
                         reads.fetch_add(1, Ordering::Relaxed);
@@ -60,11 +58,7 @@ fn stress(enter_counted: bool) {
             for _ in 0..round % 50 {
                 std::hint::spin_loop();
             }
-            assert_eq!(
-                value.load(Ordering::Relaxed),
-                before,
-                "a reader acted on the old state"
-            );
+            assert_eq!(value.load(Ordering::Relaxed), before, "a reader acted on the old state");
             open.store(true, Ordering::SeqCst);
             if round % 64 == 0 {
                 std::thread::yield_now();

@@ -84,10 +84,7 @@ pub(super) fn own_slot() -> Option<&'static Slot> {
 fn claim() -> Option<&'static Slot> {
     // Made first: in a thread that is already ending there is nobody left to give a slot back.
     let can_give_back = GIVE_BACK.try_with(|_| ()).is_ok();
-    let claimed = ALL
-        .iter()
-        .enumerate()
-        .find(|(_, slot)| can_give_back && slot.claim());
+    let claimed = ALL.iter().enumerate().find(|(_, slot)| can_give_back && slot.claim());
     THREAD.with(|thread| {
         let Some((index, slot)) = claimed else {
             thread.own.set(Own::None);
@@ -106,11 +103,7 @@ fn claim() -> Option<&'static Slot> {
 pub(super) fn count_section(opened: bool) {
     THREAD.with(|thread| {
         let open = thread.counted.get();
-        thread.counted.set(if opened {
-            open + 1
-        } else {
-            open.saturating_sub(1)
-        });
+        thread.counted.set(if opened { open + 1 } else { open.saturating_sub(1) });
     });
 }
 

@@ -23,9 +23,7 @@ pub(super) fn fast_slot() -> &'static Slot {
 
 pub(super) fn own_slot() -> Option<&'static Slot> {
     let index = OWN.with(|own| {
-        let index = own
-            .get()
-            .unwrap_or_else(|| CLAIMED.fetch_add(1, Ordering::SeqCst));
+        let index = own.get().unwrap_or_else(|| CLAIMED.fetch_add(1, Ordering::SeqCst));
         own.set(Some(index));
         index
     });
@@ -33,20 +31,12 @@ pub(super) fn own_slot() -> Option<&'static Slot> {
 }
 
 pub(super) fn count_section(opened: bool) {
-    COUNTED.with(|open| {
-        open.set(if opened {
-            open.get() + 1
-        } else {
-            open.get() - 1
-        })
-    });
+    COUNTED.with(|open| open.set(if opened { open.get() + 1 } else { open.get() - 1 }));
 }
 
 pub(super) fn has_section() -> bool {
-    let in_slot = OWN
-        .with(Cell::get)
-        .and_then(|own| ALL.get(own))
-        .is_some_and(|slot| !slot.is_free());
+    let in_slot =
+        OWN.with(Cell::get).and_then(|own| ALL.get(own)).is_some_and(|slot| !slot.is_free());
     in_slot || COUNTED.with(Cell::get) > 0
 }
 

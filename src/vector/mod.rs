@@ -61,10 +61,7 @@ impl Gate {
     /// The bits before. SeqCst: pairs with [`Vector::keep`], as the module says.
     pub fn change(&self, set: u32, clear: u32) -> u32 {
         let change = |bits| Some((bits & !clear) | set);
-        match self
-            .0
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, change)
-        {
+        match self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change) {
             Ok(before) | Err(before) => before,
         }
     }
@@ -268,10 +265,7 @@ impl Vector {
 
     /// Blocks without waiting for readers: for who waits once for many vectors.
     pub fn block_unwaited(&self, masked: bool) {
-        self.state.fetch_or(
-            if masked { MASKED | UNSET } else { UNSET },
-            Ordering::SeqCst,
-        );
+        self.state.fetch_or(if masked { MASKED | UNSET } else { UNSET }, Ordering::SeqCst);
     }
 
     /// After this returns the old message is no longer sent. Pending may have become sendable, as
@@ -297,10 +291,7 @@ impl Vector {
         self.current(state ^ SECOND).store(message);
         // Release: who sees the flip sees the message.
         let flip = |state| Some((state ^ SECOND) & !UNSET);
-        match self
-            .state
-            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, flip)
-        {
+        match self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, flip) {
             Ok(before) | Err(before) => before,
         }
     }

@@ -8,16 +8,8 @@ use loom::thread;
 use super::{Attempt, Cause, Gate, Vector};
 use crate::message::Message;
 
-const OLD: Message = Message {
-    address: 0xFEE0_0000,
-    data: 1,
-    requester: 1,
-};
-const NEW: Message = Message {
-    address: 0xFEE0_1000,
-    data: 2,
-    requester: 2,
-};
+const OLD: Message = Message { address: 0xFEE0_0000, data: 1, requester: 1 };
+const NEW: Message = Message { address: 0xFEE0_1000, data: 2, requester: 2 };
 
 /// A vector, and a guest that counts what it gets.
 struct Shared {
@@ -46,20 +38,12 @@ impl Shared {
     fn send(&self, message: &Message) {
         assert!(*message == OLD || *message == NEW, "torn: {message:?}");
         assert!(!self.silent.load(Ordering::SeqCst), "late");
-        assert!(
-            *message == NEW || !self.old_is_gone.load(Ordering::SeqCst),
-            "stale"
-        );
+        assert!(*message == NEW || !self.old_is_gone.load(Ordering::SeqCst), "stale");
         self.sent.fetch_add(1, Ordering::SeqCst);
     }
 
     fn attempt(&self, cause: Cause) -> Attempt<()> {
-        self.vector.attempt(
-            &self.gate,
-            cause,
-            |message, _| self.send(message),
-            |()| true,
-        )
+        self.vector.attempt(&self.gate, cause, |message, _| self.send(message), |()| true)
     }
 
     /// As a device delivers.
@@ -174,9 +158,7 @@ fn a_delivery_inside_a_delivery_loses_nothing() {
             let shared = shared.clone();
             thread::spawn(move || {
                 let nested = |_: &Message, _| shared.deliver();
-                shared
-                    .vector
-                    .attempt(&shared.gate, Cause::Raised, nested, |()| true);
+                shared.vector.attempt(&shared.gate, Cause::Raised, nested, |()| true);
             })
         };
         shared.vector.mask();

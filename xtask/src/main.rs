@@ -8,9 +8,7 @@ use std::process::ExitCode;
 use cbindgen::{Builder, Config, DocumentationStyle, ExportConfig, Language, Style};
 
 fn main() -> ExitCode {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask lies in the root");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root");
     let path = root.join("include/msiroute.h");
     match std::env::args().nth(1).as_deref() {
         Some("header") => {
@@ -50,22 +48,14 @@ fn header(root: &Path) -> String {
         after_includes: Some(format!("\n{}", after_includes.trim_end())),
         export: ExportConfig {
             // The kernel's: declared in the prelude.
-            rename: [(
-                "kvm_irq_routing_entry".into(),
-                "struct kvm_irq_routing_entry".into(),
-            )]
-            .into(),
+            rename: [("kvm_irq_routing_entry".into(), "struct kvm_irq_routing_entry".into())]
+                .into(),
             ..ExportConfig::default()
         },
         ..Config::default()
     };
-    let builder = Builder::new()
-        .with_config(config)
-        .with_src(root.join("src/capi/mod.rs"));
+    let builder = Builder::new().with_config(config).with_src(root.join("src/capi/mod.rs"));
     let mut text = Vec::new();
-    builder
-        .generate()
-        .expect("cbindgen understands src/capi")
-        .write(&mut text);
+    builder.generate().expect("cbindgen understands src/capi").write(&mut text);
     String::from_utf8(text).expect("cbindgen writes UTF-8")
 }

@@ -445,7 +445,7 @@ int msi_route_cache_begin(struct msi_route_cache *cache);
  * Makes this thread's staged changes live. Also tries again to serve vectors that could not be served; without a begin
  * that is all it does. [control]
  *
- * \return 0; the first error met: -ENOSPC (no route is free), what the kernel says. Vectors keep what was written to them; those
+ * \return 0; the first error met of this thread's changes, without a begin of any: -ENOSPC (no route is free), what the kernel says. Vectors keep what was written to them; those
  *         that are not served say so in msi_vector_info(), count their events, and are tried again.
  */
 int msi_route_cache_commit(struct msi_route_cache *cache);

@@ -208,7 +208,7 @@ impl RouteCache {
     pub fn set_fixed(&self, entries: Vec<kvm_irq_routing_entry>) -> Result<()> {
         refuse_in_section()?;
         self.routes.set_fixed(self.backend(), entries)?;
-        self.retry_unserved();
+        self.retry_unserved_quietly();
         Ok(())
     }
 
@@ -284,16 +284,19 @@ impl RouteCache {
         self.some_unserved.store(true, Ordering::Relaxed);
     }
 
-    /// After a write of the table, a freed route, a commit: what was not served may be now.
-    pub(crate) fn retry_unserved(&self) {
+    /// After a write of the table, a freed route, a commit: what was not served may be now. The first
+    /// error met, for whoever asked; who is still not served notes it again.
+    pub(crate) fn retry_unserved(&self) -> Result<()> {
         if !self.some_unserved.swap(false, Ordering::Relaxed) {
-            return;
+            return Ok(());
         }
-        // Who is still not served notes it again. No caller to tell: it is in the vector's info.
-        for member in self.members() {
-            if let Err(e) = member.retry() {
-                log::info!("vectors stay unserved: {e}");
-            }
+        first_error(self.members().iter().map(|member| member.retry()))
+    }
+
+    /// The same where nobody asked: it is in the vectors' infos.
+    pub(crate) fn retry_unserved_quietly(&self) {
+        if let Err(e) = self.retry_unserved() {
+            log::info!("vectors stay unserved: {e}");
         }
     }
 }

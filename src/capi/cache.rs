@@ -257,7 +257,7 @@ pub unsafe extern "C" fn msi_route_cache_begin(cache: *mut msi_route_cache) -> c
 /// Makes this thread's staged changes live. Also tries again to serve vectors that could not be served; without a begin
 /// that is all it does. [control]
 ///
-/// \return 0; the first error met: -ENOSPC (no route is free), what the kernel says. Vectors keep what was written to them; those
+/// \return 0; the first error met of this thread's changes, without a begin of any: -ENOSPC (no route is free), what the kernel says. Vectors keep what was written to them; those
 ///         that are not served say so in msi_vector_info(), count their events, and are tried again.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_commit(cache: *mut msi_route_cache) -> c_int {

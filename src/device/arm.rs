@@ -214,7 +214,7 @@ impl RouteCache {
     /// Makes the staged changes live: one write of the table, then all irqfds. Also tries again to
     /// serve vectors, of all threads, that could not be served; without a begin that is all it does.
     ///
-    /// Errors: the first one met. What the guest wrote stands all the same, and the vectors that could
+    /// Errors: the first one met, of this thread's changes, or without a begin of any. What the guest wrote stands all the same, and the vectors that could
     /// not be served (see [`Device::info`]) are tried again later.
     pub fn commit(self: &Arc<Self>) -> Result<()> {
         refuse_in_section()?;
@@ -231,16 +231,13 @@ impl RouteCache {
             // An inner commit.
             Some(None) => Ok(()),
             Some(Some(mut items)) => {
-                self.retry_unserved();
+                self.retry_unserved_quietly();
                 let key = |item: &Item| (Arc::as_ptr(&item.device).addr(), item.index);
                 items.sort_unstable_by_key(key);
                 items.dedup_by_key(|item| key(item));
                 flush(self, &items)
             }
-            None => {
-                self.retry_unserved();
-                Ok(())
-            }
+            None => self.retry_unserved(),
         }
     }
 }

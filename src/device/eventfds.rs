@@ -65,10 +65,12 @@ impl Eventfds {
         self.list.is_empty()
     }
 
-    /// Every one is an irqfd of the vector's own route.
-    pub fn all_bound(&self) -> bool {
-        self.route
-            .is_some_and(|route| self.list.iter().all(|eventfd| eventfd.bound == Some(route.gsi)))
+    /// Every one is an irqfd, and sends this message.
+    pub fn all_send(&self, message: Option<Message>) -> bool {
+        self.route.is_some_and(|route| {
+            Some(route.message) == message
+                && self.list.iter().all(|eventfd| eventfd.bound == Some(route.gsi))
+        })
     }
 
     /// Whether this one is an irqfd now; `None` if it is not here.
@@ -128,9 +130,6 @@ impl Eventfds {
             stays
         });
         self.release_unused_route(cache);
-        if self.all_bound() {
-            self.errno = 0;
-        }
         result
     }
 

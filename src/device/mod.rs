@@ -333,7 +333,7 @@ impl Device {
         self.wait_for_deliveries();
         let result = self.disarm_all(&mut control);
         drop(control);
-        self.cache.retry_unserved();
+        self.cache.retry_unserved_quietly();
         result
     }
 
@@ -358,7 +358,7 @@ impl Device {
             vector.take_pending();
         }
         drop(control);
-        self.cache.retry_unserved();
+        self.cache.retry_unserved_quietly();
         result
     }
 
@@ -395,7 +395,7 @@ impl Device {
         }));
         drop(control);
         if why == closed::UNPLUGGED {
-            self.cache.retry_unserved();
+            self.cache.retry_unserved_quietly();
         }
         result
     }
@@ -504,6 +504,10 @@ impl Device {
         match is_bound {
             Some(false) if vector.is_open(&self.gate) => {
                 self.remove_eventfd(vector_control, Some(number))?;
+                let message = vector.message();
+                if let Some(others) = &mut vector_control.eventfds {
+                    others.errno = if others.all_send(message) { 0 } else { others.errno };
+                }
                 Err(refusal)
             }
             _ => Ok(()),
@@ -527,9 +531,10 @@ impl Device {
         self.remove_eventfd(vector_control, number)?;
         let was_last = vector_control.eventfds.is_none();
         self.after_disarm(control)?;
-        // In a transaction what is pending may have been waiting for the commit, with the eventfd.
-        if was_last {
-            self.hand_over(index)?;
+        // In a transaction what is pending may have been waiting for the commit, with the eventfd. If it
+        // cannot be sent it stays pending; the eventfd is gone all the same.
+        if was_last && self.hand_over(index).is_err() {
+            self.cache.note_unserved();
         }
         Ok(())
     }
@@ -551,13 +556,13 @@ impl Device {
         let (vector, vector_control) = self.both(&mut control, index)?;
         let eventfds = vector_control.eventfds.as_deref();
         let state = self.state();
-        let all_bound = eventfds.is_some_and(Eventfds::all_bound);
+        let in_kernel = eventfds.is_some_and(|it| it.all_send(vector.message()));
         Ok(VectorInfo {
             set: vector.is_set(),
             masked: vector.is_masked(),
             live: vector.is_set() && !vector.is_masked() && state.enabled && !state.function_masked,
-            in_kernel: all_bound,
-            unserved: eventfds.is_some() && !all_bound && vector.is_open(&self.gate),
+            in_kernel,
+            unserved: eventfds.is_some() && !in_kernel && vector.is_open(&self.gate),
             address: vector_control.address,
             data: vector_control.data,
             eventfds: eventfds.map_or(0, |it| u32::try_from(it.len()).unwrap_or(u32::MAX)),
@@ -624,7 +629,7 @@ impl Device {
     /// A pin may have been given up: others may find room now.
     fn after_disarm(&self, control: MutexGuard<'_, Control>) -> Result<()> {
         drop(control);
-        self.cache.retry_unserved();
+        self.cache.retry_unserved_quietly();
         Ok(())
     }
 
@@ -720,7 +725,8 @@ impl Member for Device {
         let control = self.control.lock();
         let vectors = self.vectors.iter().zip(control.vectors.iter());
         let is_unserved = |(vector, control): &(&Vector, &VectorControl)| {
-            let waits = control.eventfds.as_deref().is_some_and(|it| !it.all_bound());
+            let waits =
+                control.eventfds.as_deref().is_some_and(|it| !it.all_send(vector.message()));
             waits && vector.is_open(&self.gate)
         };
         vectors.filter(is_unserved).count() as u64

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A device: the vectors of one PCI function, HPET, IOAPIC or the like.
 //!
+//! - [`deliver`]: raising a vector.
+//! - [`function`]: what concerns all vectors at once.
 //! - [`eventfds`]: a vector's eventfds and the route they stand on.
 //! - [`arm`]: giving eventfds to the kernel, many at once; transactions.
-//! - This file: the device, its gate, and what can be done to a vector.
+//! - This file: the device, and what can be done to one vector.
 //!
 //! # Locks
 //!
@@ -13,18 +15,18 @@
 //! cache's innermost one. Deliveries take none of them: see `vector`.
 
 mod arm;
+mod deliver;
 mod eventfds;
+mod function;
 
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::backend::{Backend, Reception};
-use crate::cache::{first_error, not_a_message, refuse_in_section, Member, RouteCache, Sending};
+use crate::cache::{first_error, not_a_message, refuse_in_section, Member, RouteCache};
 use crate::error::{Error, Result};
-use crate::sync::{self, FastSlot};
-use crate::vector::{Attempt, Cause, Gate, Vector};
+use crate::vector::{Gate, Vector};
 use arm::Item;
 use eventfds::Eventfds;
 
@@ -184,220 +186,6 @@ impl Device {
         });
         cache.join(std::ptr::from_ref(&*device).addr(), device.me.clone());
         Ok(device)
-    }
-
-    // ---- delivery ------------------------------------------------------------------------------
-
-    /// Raises a vector. Takes no lock; makes one system call if the vector may send, none if not.
-    ///
-    /// Errors: `EINVAL` (no such vector), `ENODEV`, `ESHUTDOWN`; what the kernel says (nothing is sent or kept then).
-    pub fn deliver(&self, index: u32) -> Result<Delivery> {
-        match self.deliver_fast(sync::fast_slot(), index) {
-            Some(Ok(Reception::Accepted)) => Ok(Delivery::Sent),
-            Some(Ok(Reception::Refused)) => Ok(Delivery::Refused),
-            Some(Err(error)) => Err(error),
-            None => self.deliver_slowly(index),
-        }
-    }
-
-    /// [`Device::deliver`] in the case that is nearly all there is: KVM, directly, and nothing in the way.
-    /// `None`, and nothing was done, in any other. Leaves `errno` alone.
-    #[inline(always)]
-    pub(crate) fn deliver_fast(&self, slot: FastSlot, index: u32) -> Option<Result<Reception>> {
-        let vector = self.vectors.get(index as usize)?;
-        let kvm = self.cache.direct_kvm()?;
-        let (_section, message) = vector.open_fast(slot, &self.gate)?;
-        Some(kvm.signal(&message))
-    }
-
-    /// [`Device::deliver`] in any case.
-    pub(crate) fn deliver_slowly(&self, index: u32) -> Result<Delivery> {
-        let vector = self.vector(index)?;
-        let sending = vector
-            .open_fast(sync::fast_slot(), &self.gate)
-            .map(|(_section, message)| self.cache.send(&message, false));
-        match sending {
-            Some(Sending::Done(Reception::Accepted)) => Ok(Delivery::Sent),
-            Some(sending) => self.go_on(vector, Cause::Raised, Attempt::Sent(sending)),
-            None => self.attempt_and_go_on(vector, Cause::Raised),
-        }
-    }
-
-    #[cold]
-    fn attempt_and_go_on(&self, vector: &Vector, cause: Cause) -> Result<Delivery> {
-        let attempt = self.attempt(vector, cause);
-        self.go_on(vector, cause, attempt)
-    }
-
-    fn attempt(&self, vector: &Vector, cause: Cause) -> Attempt<Sending> {
-        let is_gone = |sending: &Sending| matches!(sending, Sending::Done(_));
-        vector.attempt(
-            &self.gate,
-            cause,
-            |message, is_counted| self.cache.send(message, is_counted),
-            is_gone,
-        )
-    }
-
-    /// From an attempt to the end.
-    #[cold]
-    fn go_on(
-        &self,
-        vector: &Vector,
-        mut cause: Cause,
-        mut attempt: Attempt<Sending>,
-    ) -> Result<Delivery> {
-        loop {
-            match attempt {
-                Attempt::Sent(Sending::Done(Reception::Accepted)) => return Ok(Delivery::Sent),
-                Attempt::Sent(Sending::Done(Reception::Refused)) => return Ok(Delivery::Refused),
-                Attempt::Sent(Sending::Failed(error)) => return Err(error),
-                Attempt::Sent(Sending::NeedsRoute) => {
-                    // It may be another by now: then that one needs a route.
-                    if let Some(message) = vector.read_message() {
-                        self.cache.provide_route(&message)?;
-                    }
-                }
-                Attempt::Nothing => return Ok(Delivery::Pending),
-                Attempt::Blocked if cause == Cause::Opened => return Ok(Delivery::Pending),
-                Attempt::Blocked => {
-                    let gate = self.gate.bits();
-                    self.check_alive()?;
-                    if gate & closed::DISABLED != 0 {
-                        return Ok(Delivery::Disabled);
-                    }
-                    if !vector.keep(&self.gate) {
-                        return Ok(Delivery::Pending);
-                    }
-                    // Opened meanwhile: whoever takes it, we or the opener, sends it.
-                    cause = Cause::Opened;
-                }
-            }
-            attempt = self.attempt(vector, cause);
-        }
-    }
-
-    /// Sends what is pending, if the vector is open. On an error it stays pending.
-    fn hand_over(&self, index: u32) -> Result<()> {
-        match self.vector(index) {
-            Ok(vector) if vector.is_pending() => {
-                self.attempt_and_go_on(vector, Cause::Opened).map(|_| ())
-            }
-            _ => Ok(()),
-        }
-    }
-
-    // ---- the function --------------------------------------------------------------------------
-
-    /// The function's control bits.
-    pub fn state(&self) -> State {
-        let bits = self.gate.bits();
-        State {
-            enabled: bits & closed::DISABLED == 0,
-            function_masked: bits & closed::FUNCTION_MASKED != 0,
-            bus_master: bits & closed::NOT_BUS_MASTER == 0,
-        }
-    }
-
-    /// Message Control's enable and function mask bits, as the guest wrote them.
-    ///
-    /// Errors: `EINVAL` for [`Kind::Plain`]; what serving the vectors says (the bits stand).
-    pub fn set_control(&self, enabled: bool, function_masked: bool) -> Result<()> {
-        if self.kind == Kind::Plain {
-            return Err(Error::invalid("a plain device has no Message Control"));
-        }
-        let bit = |on: bool, bit: u32| if on { bit } else { 0 };
-        let set = bit(!enabled, closed::DISABLED) | bit(function_masked, closed::FUNCTION_MASKED);
-        self.change_gate(set, (closed::DISABLED | closed::FUNCTION_MASKED) & !set)
-    }
-
-    /// Whether the function may master the bus; if not, everything it raises is kept pending.
-    pub fn set_bus_master(&self, on: bool) -> Result<()> {
-        match on {
-            true => self.change_gate(0, closed::NOT_BUS_MASTER),
-            false => self.change_gate(closed::NOT_BUS_MASTER, 0),
-        }
-    }
-
-    fn change_gate(&self, set: u32, clear: u32) -> Result<()> {
-        let mut control = self.lock()?;
-        let before = self.gate.change(set, clear);
-        let is_open = (before & !clear) | set == 0;
-        if is_open == (before == 0) {
-            return Ok(());
-        }
-        if is_open {
-            drop(control);
-            return self.serve_all();
-        }
-        self.wait_for_deliveries();
-        let result = self.disarm_all(&mut control);
-        drop(control);
-        self.cache.retry_unserved_quietly();
-        result
-    }
-
-    /// Function-level reset (PCI 3.0, 6.8.2): disabled and masked as at the start, no messages, nothing pending.
-    /// Eventfds stay with their vectors; what they have counted is thrown away. The bus-master bit is
-    /// the VMM's.
-    pub fn reset(&self) -> Result<()> {
-        let mut control = self.lock()?;
-        let masked = self.kind == Kind::Msix;
-        self.gate.change(if masked { closed::DISABLED } else { 0 }, closed::FUNCTION_MASKED);
-        self.vectors.iter().for_each(|vector| vector.block_unwaited(masked));
-        self.wait_for_deliveries();
-        let result = self.disarm_all(&mut control);
-        for (vector, vector_control) in self.vectors.iter().zip(control.vectors.iter_mut()) {
-            vector_control.forget_message();
-            if let Some(eventfds) = &vector_control.eventfds {
-                eventfds.take_counted();
-            }
-            if !masked {
-                vector.unmask();
-            }
-            vector.take_pending();
-        }
-        drop(control);
-        self.cache.retry_unserved_quietly();
-        result
-    }
-
-    /// The function has another requester ID: a guest renumbered the bus.
-    pub fn set_requester(&self, requester: u32) -> Result<()> {
-        let mut control = self.lock()?;
-        control.requester = requester;
-        self.encode_all(control)
-    }
-
-    /// Unplugs the device: unbinds and lets go all eventfds; from now on every call says `ENODEV`. When it
-    /// returns no message of this device's is sent any more. Again is nothing.
-    ///
-    /// Errors: what the kernel says to an unbind (the rest is done all the same).
-    pub fn close(&self) -> Result<()> {
-        self.leave(closed::UNPLUGGED)
-    }
-
-    fn leave(&self, why: u32) -> Result<()> {
-        refuse_in_section()?;
-        let mut control = self.control.lock();
-        let before = self.gate.change(why, 0);
-        if before & (closed::UNPLUGGED | closed::SHUT_DOWN) != 0 {
-            return Ok(());
-        }
-        self.wait_for_deliveries();
-        let gone = control.vectors.iter_mut().filter_map(|control| control.eventfds.take());
-        let result = first_error(gone.map(|mut eventfds| {
-            let result = eventfds.remove(&self.cache, None);
-            if let Some(stuck) = eventfds.route.filter(|_| !eventfds.is_empty()) {
-                log::error!("{}: GSI {} is given up for good", self.name, stuck.gsi);
-            }
-            result
-        }));
-        drop(control);
-        if why == closed::UNPLUGGED {
-            self.cache.retry_unserved_quietly();
-        }
-        result
     }
 
     // ---- a vector ------------------------------------------------------------------------------
@@ -607,23 +395,12 @@ impl Device {
         Ok(())
     }
 
-    fn wait_for_deliveries(&self) {
-        if let (Some(first), Some(last)) = (self.vectors.first(), self.vectors.last()) {
-            let all = self.vectors.iter().map(Vector::readers);
-            sync::wait_for_all(first.readers(), last.readers(), all);
-        }
-    }
-
     /// The vector can no longer send: its eventfds count from now on.
     fn disarm(&self, control: &mut VectorControl) -> Result<()> {
         match &mut control.eventfds {
             Some(eventfds) => eventfds.unbind(&self.cache),
             None => Ok(()),
         }
-    }
-
-    fn disarm_all(&self, control: &mut Control) -> Result<()> {
-        first_error(control.vectors.iter_mut().map(|control| self.disarm(control)))
     }
 
     /// A pin may have been given up: others may find room now.
@@ -666,34 +443,6 @@ impl Device {
         };
         let item = |index| Item { device: device.clone(), index };
         indices.filter(has_eventfds).map(item).collect()
-    }
-
-    /// Every message anew, in the form it must have now; waits once.
-    fn encode_all(&self, mut control: MutexGuard<'_, Control>) -> Result<()> {
-        let (addressing, requester) = (self.cache.addressing(), control.requester);
-        let mut lost = Ok(());
-        for (vector, vector_control) in self.vectors.iter().zip(control.vectors.iter_mut()) {
-            if !vector_control.set {
-                continue;
-            }
-            let (address, data) = (vector_control.address, vector_control.data);
-            match addressing.encode(address, data, requester) {
-                message if message == vector.message() => continue,
-                Some(message) => _ = vector.flip(&message),
-                None => {
-                    // What was a message is none any more, so the vector holds what is raised.
-                    vector.block_unwaited(false);
-                    lost = Err(not_a_message());
-                }
-            }
-            vector_control.generation = vector_control.generation.wrapping_add(1);
-        }
-        self.wait_for_deliveries();
-        let vectors = self.vectors.iter().zip(control.vectors.iter_mut());
-        let unset = vectors.filter(|(vector, _)| !vector.is_set());
-        let disarmed = first_error(unset.map(|(_, vector_control)| self.disarm(vector_control)));
-        drop(control);
-        self.serve_all().and(disarmed).and(lost)
     }
 }
 

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Raising a vector: one straight path for what nearly always happens, and another for everything else.
+
+use super::{closed, Delivery, Device};
+use crate::backend::{Backend, Reception};
+use crate::cache::Sending;
+use crate::error::Result;
+use crate::sync::{self, FastSlot};
+use crate::vector::{Attempt, Cause, Vector};
+
+impl Device {
+    /// Raises a vector. Takes no lock; makes one system call if the vector may send, none if not.
+    ///
+    /// Errors: `EINVAL` (no such vector), `ENODEV`, `ESHUTDOWN`; what the kernel says (nothing is sent or kept then).
+    pub fn deliver(&self, index: u32) -> Result<Delivery> {
+        match self.deliver_fast(sync::fast_slot(), index) {
+            Some(Ok(Reception::Accepted)) => Ok(Delivery::Sent),
+            Some(Ok(Reception::Refused)) => Ok(Delivery::Refused),
+            Some(Err(error)) => Err(error),
+            None => self.deliver_slowly(index),
+        }
+    }
+
+    /// [`Device::deliver`] in the case that is nearly all there is: KVM, directly, and nothing in the way.
+    /// `None`, and nothing was done, in any other. Leaves `errno` alone.
+    #[inline(always)]
+    pub(crate) fn deliver_fast(&self, slot: FastSlot, index: u32) -> Option<Result<Reception>> {
+        let vector = self.vectors.get(index as usize)?;
+        let kvm = self.cache.direct_kvm()?;
+        let (_section, message) = vector.open_fast(slot, &self.gate)?;
+        Some(kvm.signal(&message))
+    }
+
+    /// [`Device::deliver`] in any case.
+    pub(crate) fn deliver_slowly(&self, index: u32) -> Result<Delivery> {
+        let vector = self.vector(index)?;
+        let sending = vector
+            .open_fast(sync::fast_slot(), &self.gate)
+            .map(|(_section, message)| self.cache.send(&message, false));
+        match sending {
+            Some(Sending::Done(Reception::Accepted)) => Ok(Delivery::Sent),
+            Some(sending) => self.go_on(vector, Cause::Raised, Attempt::Sent(sending)),
+            None => self.attempt_and_go_on(vector, Cause::Raised),
+        }
+    }
+
+    #[cold]
+    fn attempt_and_go_on(&self, vector: &Vector, cause: Cause) -> Result<Delivery> {
+        let attempt = self.attempt(vector, cause);
+        self.go_on(vector, cause, attempt)
+    }
+
+    fn attempt(&self, vector: &Vector, cause: Cause) -> Attempt<Sending> {
+        let is_gone = |sending: &Sending| matches!(sending, Sending::Done(_));
+        vector.attempt(
+            &self.gate,
+            cause,
+            |message, is_counted| self.cache.send(message, is_counted),
+            is_gone,
+        )
+    }
+
+    /// From an attempt to the end.
+    #[cold]
+    fn go_on(
+        &self,
+        vector: &Vector,
+        mut cause: Cause,
+        mut attempt: Attempt<Sending>,
+    ) -> Result<Delivery> {
+        loop {
+            match attempt {
+                Attempt::Sent(Sending::Done(Reception::Accepted)) => return Ok(Delivery::Sent),
+                Attempt::Sent(Sending::Done(Reception::Refused)) => return Ok(Delivery::Refused),
+                Attempt::Sent(Sending::Failed(error)) => return Err(error),
+                Attempt::Sent(Sending::NeedsRoute) => {
+                    // It may be another by now: then that one needs a route.
+                    if let Some(message) = vector.read_message() {
+                        self.cache.provide_route(&message)?;
+                    }
+                }
+                Attempt::Nothing => return Ok(Delivery::Pending),
+                Attempt::Blocked if cause == Cause::Opened => return Ok(Delivery::Pending),
+                Attempt::Blocked => {
+                    let gate = self.gate.bits();
+                    self.check_alive()?;
+                    if gate & closed::DISABLED != 0 {
+                        return Ok(Delivery::Disabled);
+                    }
+                    if !vector.keep(&self.gate) {
+                        return Ok(Delivery::Pending);
+                    }
+                    // Opened meanwhile: whoever takes it, we or the opener, sends it.
+                    cause = Cause::Opened;
+                }
+            }
+            attempt = self.attempt(vector, cause);
+        }
+    }
+
+    /// Sends what is pending, if the vector is open. On an error it stays pending.
+    pub(super) fn hand_over(&self, index: u32) -> Result<()> {
+        match self.vector(index) {
+            Ok(vector) if vector.is_pending() => {
+                self.attempt_and_go_on(vector, Cause::Opened).map(|_| ())
+            }
+            _ => Ok(()),
+        }
+    }
+}

@@ -6,11 +6,14 @@
 #include "bench.h"
 
 #include <linux/kvm.h>
+#include <malloc.h>
 #include <msiroute.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 enum { ROUNDS = 61, SLICES = 20, CALLS = 1000 };
 
@@ -131,9 +134,55 @@ static void changes(const char *others)
     printf("set_others_%s_ns=%.0f\n", others, median(set, ROUNDS));
 }
 
+/* ---- memory ---- */
+
+static double allocated(void)
+{
+    struct mallinfo2 info = mallinfo2();
+    return (double)(info.uordblks + info.hblkhd);
+}
+
+static void memory(void)
+{
+    enum { DEVICES = 100, VECTORS = 2048, BOUND = 1000 };
+    static struct msi_device *devices[DEVICES];
+    static int eventfds[BOUND];
+    struct msi_route_cache_config config = MSIROUTE_CACHE_CONFIG_INIT;
+    config.vm_fd = vm;
+    need(msi_route_cache_new(&config, &cache) == 0, msi_route_cache_last_error());
+    struct msi_device_config device_config = MSIROUTE_DEVICE_CONFIG_INIT;
+    device_config.vectors = VECTORS;
+    double before = allocated();
+    for (int i = 0; i < DEVICES; i++) {
+        need(msi_device_new(cache, &device_config, &devices[i]) == 0, msi_route_cache_last_error());
+        for (uint32_t v = 0; v < VECTORS; v++)
+            need(msi_vector_set(devices[i], v, BENCH_ADDRESS, 0x50) == 0, msi_route_cache_last_error());
+    }
+    printf("bytes_per_vector=%.1f\n", (allocated() - before) / (DEVICES * VECTORS));
+
+    for (uint32_t v = 0; v < BOUND; v++) {
+        eventfds[v] = eventfd(0, EFD_CLOEXEC);
+        need(eventfds[v] >= 0, "eventfd");
+        need(msi_vector_set(devices[0], v, BENCH_ADDRESS | (v & 7) << 12, 0x50 + v / 8) == 0, msi_route_cache_last_error());
+    }
+    before = allocated();
+    need(msi_route_cache_begin(cache) == 0, msi_route_cache_last_error());
+    for (uint32_t v = 0; v < BOUND; v++)
+        need(msi_vector_bind_eventfd(devices[0], v, eventfds[v], 0) == 0, msi_route_cache_last_error());
+    need(msi_route_cache_commit(cache) == 0, msi_route_cache_last_error());
+    printf("bytes_more_per_vector_with_eventfd=%.1f\n", (allocated() - before) / BOUND);
+
+    for (int i = 0; i < DEVICES; i++)
+        msi_device_free(devices[i]);
+    for (int i = 0; i < BOUND; i++)
+        close(eventfds[i]);
+    msi_route_cache_free(cache);
+}
+
 int main(void)
 {
     vm = bench_vm();
+    memory();
     make(0);
     compare("deliver", bare_signal, deliver);
 

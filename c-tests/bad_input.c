@@ -153,7 +153,7 @@ static int device_with(struct rig *rig, uint32_t kind, uint32_t vectors, uint32_
     config.kind = kind;
     config.vectors = vectors;
     config.flags = flags;
-    new_device = SKEWED(NULL);
+    new_device = rig->dev;
     int result = msi_device_new(rig->cache, &config, &new_device);
     expect(new_device == NULL);     /* the result of a failure */
     return result;

@@ -59,7 +59,8 @@ static unsigned fight(const struct duel *duel)
             duel->after();
         }
         rounds++;
-        if (!expect_eq(atomic_load(&lanes[0].messages) - messages, 1) | !lane_is_quiet(0))
+        bool one = expect_eq(atomic_load(&lanes[0].messages) - messages, 1), quiet = lane_is_quiet(0);
+        if (!one || !quiet)
             break;
     }
     atomic_store(&over, true);

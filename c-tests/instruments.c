@@ -2,6 +2,7 @@
 /* The instruments themselves, with plain system calls and without the library: what the other tests see is what KVM did. */
 #include <errno.h>
 #include <linux/kvm.h>
+#include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
@@ -81,13 +82,17 @@ static void an_APIC_that_is_absent_or_off_takes_nothing(enum host host)
 
 static bool route(const struct vm *vm, uint32_t gsi, uint64_t address, uint32_t data)
 {
-    struct {
-        struct kvm_irq_routing table;
-        struct kvm_irq_routing_entry entry;
-    } one = { .table = { .nr = 1 }, .entry = { .gsi = gsi, .type = KVM_IRQ_ROUTING_MSI } };
-    one.entry.u.msi.address_lo = (uint32_t)address;
-    one.entry.u.msi.data = data;
-    return expect_ok(ioctl(vm->fd, KVM_SET_GSI_ROUTING, &one));
+    struct kvm_irq_routing *table = calloc(1, sizeof(*table) + sizeof(table->entries[0]));
+    if (!expect(table != NULL))
+        return false;
+    table->nr = 1;
+    table->entries[0].gsi = gsi;
+    table->entries[0].type = KVM_IRQ_ROUTING_MSI;
+    table->entries[0].u.msi.address_lo = (uint32_t)address;
+    table->entries[0].u.msi.data = data;
+    bool routed = expect_ok(ioctl(vm->fd, KVM_SET_GSI_ROUTING, table));
+    free(table);
+    return routed;
 }
 
 static void an_irqfd_written_by_another_process_raises_its_route(enum host host)

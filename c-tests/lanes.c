@@ -192,8 +192,9 @@ void lane_unmask(unsigned lane)
 
 bool lane_is_quiet(unsigned lane)
 {
-    return expect_eq(atomic_load(&lanes[lane].seen), atomic_load(&lanes[lane].raised))
-         & expect_eq(msi_vector_is_pending(lanes_dev, lane), 0);
+    bool seen = expect_eq(atomic_load(&lanes[lane].seen), atomic_load(&lanes[lane].raised));
+    bool nothing_pending = expect_eq(msi_vector_is_pending(lanes_dev, lane), 0);
+    return seen && nothing_pending;
 }
 
 /* ---- threads ---- */

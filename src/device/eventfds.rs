@@ -114,6 +114,8 @@ impl Eventfds {
         if self.is_bound(number).is_some() || !cache.claim_eventfd(key) {
             return Err(Error::new(libc::EBUSY, "the eventfd is bound to a vector already"));
         }
+        // Nearly always there is one only.
+        self.list.reserve_exact(1);
         self.list.push(Eventfd { file, number, key, bound: None });
         Ok(())
     }

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Messages from user space: where msi_deliver and msi_deliver_message send them, and what they say about it. */
-#include <errno.h>
 
 #include "rig.h"
 

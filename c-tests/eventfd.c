@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Interrupts that somebody else raises, through an eventfd bound to a vector. */
-#include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The instruments themselves, with plain system calls and without the library: what the other tests see is what KVM did. */
-#include <errno.h>
 #include <linux/kvm.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>

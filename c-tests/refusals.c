@@ -109,6 +109,29 @@ static void one_message_that_the_kernel_never_takes_spoils_no_other(enum host ho
     expect_quiet(&rig);
 }
 
+static void what_was_refused_is_served_with_the_next_table_write(enum host host)
+{
+    RIG(rig, host);
+    expect_ok(msi_vector_mask(rig.dev, 0));
+    expect_ok(msi_vector_set(rig.dev, 0, TO(1, 0x41)));
+    int fd = rig_bound(&rig, 0, 0);
+    fake_fault(&rig.fake, FAKE_SET_ROUTES, 1, ENOMEM, true);
+    expect_eq(msi_vector_unmask(rig.dev, 0), -ENOMEM);
+    expect(fake_faultless(&rig.fake));
+    expect_eq(info_of(rig.dev, 0).flags, MSIROUTE_VECTOR_SET | MSIROUTE_VECTOR_LIVE | UNSERVED);
+    expect_eq(info_of(rig.dev, 0).error, -ENOMEM);
+    fires(&rig, fd);
+    expect_quiet(&rig);
+    expect_eq(msi_deliver(rig.dev, 0), MSIROUTE_SENT);      /* the vector itself is open */
+    rig_arrivals(&rig, 1, 0x41);
+
+    expect_ok(msi_vector_set(rig.dev, 1, TO(1, 0x42)));
+    rig_bound(&rig, 1, 0);                                  /* somebody else's write */
+    expect_eq(info_of(rig.dev, 0).flags & UNSERVED, 0);
+    fires(&rig, fd);
+    expect(rig_arrivals(&rig, 1, 0x41) > 0);
+}
+
 static void an_irqfd_that_the_kernel_keeps_never_gets_another_message(enum host host)
 {
     RIG(rig, host);
@@ -174,6 +197,7 @@ int main(void)
         TEST(ON_FAKE, a_refused_bind_leaves_its_vector_and_its_eventfd_as_they_were),
         TEST(ON_FAKE, one_refused_eventfd_spoils_no_other),
         TEST(ON_FAKE, one_message_that_the_kernel_never_takes_spoils_no_other),
+        TEST(ON_FAKE, what_was_refused_is_served_with_the_next_table_write),
         TEST(ON_FAKE, an_irqfd_that_the_kernel_keeps_never_gets_another_message),
         TEST(ON_FAKE, what_no_caller_can_be_told_is_logged),
     };

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Several threads that deliver while others mask, unmask and change the message, for a while; and the same against KVM,
  * as far as its APICs can tell. */
-#include <errno.h>
 #include <pthread.h>
 
 #include "lanes.h"

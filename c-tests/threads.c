@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* Deliveries inside deliveries, deliveries that take their time, threads that come and go, and more of them than any table
  * has room for. */
-#include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <unistd.h>

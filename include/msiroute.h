@@ -168,7 +168,8 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_SENT 0
 
 /**
- * The vector may not send now (masked, bus master off, no message): kept, and sent once when it may.
+ * The vector could not send (masked, bus master off, no message, or being changed at this moment): kept, and sent once when
+ * it can; another thread may just have done that.
  */
 #define MSIROUTE_PENDING 1
 

@@ -3,14 +3,14 @@
 //! APICs, and which devices there are.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
 use kvm_bindings::kvm_irq_routing_entry;
 use parking_lot::Mutex;
 
 use crate::backend::kvm::KvmBackend;
-use crate::backend::{Backend, Features, Host, Reception};
+use crate::backend::{self, Backend, Features, Host, Reception};
 use crate::error::{Error, Result};
 use crate::message::{Addressing, Message};
 use crate::routes::Routes;
@@ -67,9 +67,11 @@ pub struct RouteCache {
     pub(crate) routes: Routes,
     /// Sections of [`RouteCache::deliver_message`], which has no vector to read.
     readers: Readers,
+    addressing: AtomicU8,
     shared: Mutex<Shared>,
     /// Some vector may be unserved. Only a hint that looking is worth while.
     some_unserved: AtomicBool,
+    occasions: AtomicU64,
     pub(crate) irqfd_binds: AtomicU64,
     pub(crate) irqfd_unbinds: AtomicU64,
 }
@@ -77,7 +79,6 @@ pub struct RouteCache {
 /// The innermost lock: nothing is called under it.
 #[derive(Default)]
 struct Shared {
-    addressing: Addressing,
     /// By address, so that a device can take itself out.
     members: HashMap<usize, Weak<dyn Member>>,
     /// By the eventfd's identity, or its number where there is none: bound to some vector.
@@ -130,8 +131,10 @@ impl RouteCache {
             features: Features { direct, ..features },
             direct,
             readers: Readers::new(),
+            addressing: AtomicU8::new(Addressing::default().to_bits()),
             shared: Mutex::default(),
             some_unserved: AtomicBool::new(false),
+            occasions: AtomicU64::new(0),
             irqfd_binds: AtomicU64::new(0),
             irqfd_unbinds: AtomicU64::new(0),
         }))
@@ -192,11 +195,8 @@ impl RouteCache {
 
     #[cold]
     pub(crate) fn provide_route(&self, message: &Message) -> Result<()> {
-        if sync::in_section() {
-            // Whoever holds the table's lock may be waiting for that section.
-            let what = "a message without a route, delivered from inside a delivery";
-            return Err(Error::new(libc::EDEADLK, what));
-        }
+        // Whoever holds the table's lock may be waiting for this thread's section.
+        refuse_reentry()?;
         self.routes.provide(self.backend(), message)
     }
 
@@ -206,7 +206,7 @@ impl RouteCache {
     /// Errors: `EINVAL` (a GSI beyond the table), `EBUSY` (a GSI in use), `ENOSPC`, what the kernel says. Nothing is
     /// changed then.
     pub fn set_fixed(&self, entries: Vec<kvm_irq_routing_entry>) -> Result<()> {
-        refuse_in_section()?;
+        refuse_reentry()?;
         self.routes.set_fixed(self.backend(), entries)?;
         self.retry_unserved_quietly();
         Ok(())
@@ -221,15 +221,17 @@ impl RouteCache {
             let what = "15-bit destinations reach the kernel only with 32-bit APIC IDs (MSIROUTE_X2APIC_IDS)";
             return Err(Error::invalid(what));
         }
-        refuse_in_section()?;
-        if std::mem::replace(&mut self.shared.lock().addressing, addressing) == addressing {
+        refuse_reentry()?;
+        // SeqCst: a change of a vector that reads the old value under its device's lock is before
+        // `readdress` in that lock's order.
+        if self.addressing.swap(addressing.to_bits(), Ordering::SeqCst) == addressing.to_bits() {
             return Ok(());
         }
         first_error(self.members().iter().map(|member| member.readdress()))
     }
 
     pub(crate) fn addressing(&self) -> Addressing {
-        self.shared.lock().addressing
+        Addressing::from_bits(self.addressing.load(Ordering::SeqCst))
     }
 
     /// Numbers of this moment.
@@ -253,6 +255,7 @@ impl RouteCache {
             member.shut_down();
         }
         sync::wait_for(&self.readers);
+        self.routes.close();
         self.host.get().close();
     }
 
@@ -280,14 +283,24 @@ impl RouteCache {
         self.shared.lock().eventfds.remove(&key);
     }
 
+    pub(crate) fn some_unserved(&self) -> bool {
+        self.some_unserved.load(Ordering::SeqCst)
+    }
+
+    /// How often it was tried again to serve what is unserved.
+    pub(crate) fn occasions(&self) -> u64 {
+        self.occasions.load(Ordering::SeqCst)
+    }
+
     pub(crate) fn note_unserved(&self) {
-        self.some_unserved.store(true, Ordering::Relaxed);
+        self.some_unserved.store(true, Ordering::SeqCst);
     }
 
     /// After a write of the table, a freed route, a commit: what was not served may be now. The first
     /// error met, for whoever asked; who is still not served notes it again.
     pub(crate) fn retry_unserved(&self) -> Result<()> {
-        if !self.some_unserved.swap(false, Ordering::Relaxed) {
+        self.occasions.fetch_add(1, Ordering::SeqCst);
+        if !self.some_unserved.swap(false, Ordering::SeqCst) {
             return Ok(());
         }
         first_error(self.members().iter().map(|member| member.retry()))
@@ -301,10 +314,14 @@ impl RouteCache {
     }
 }
 
-/// For calls that wait for readers, or for a lock under which others do.
-pub(crate) fn refuse_in_section() -> Result<()> {
-    if sync::in_section() {
-        return Err(Error::new(libc::EDEADLK, "a control call from inside a delivery"));
+/// For calls that wait for readers, or for a lock under which others do: from inside a callback they
+/// would wait for themselves.
+pub(crate) fn refuse_reentry() -> Result<()> {
+    if sync::in_section() || backend::is_inside_host() {
+        return Err(Error::new(
+            libc::EDEADLK,
+            "the call comes from inside a callback of the library's",
+        ));
     }
     Ok(())
 }

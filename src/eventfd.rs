@@ -3,31 +3,33 @@
 //!
 //! Its flags are its owner's: it may be a blocking one, and nothing here changes or waits on it.
 
+use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::error::{Error, Result};
 
-/// What a descriptor is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Kind {
-    /// Of the eventfd behind the descriptor, the same for all its descriptors in all processes; `None`
-    /// where the kernel does not tell (no /proc, or Linux before 5.2).
-    pub identity: Option<u64>,
-}
-
-/// Checks that `fd` is an eventfd, and that each signal of it stands for one interrupt.
+/// Checks that `fd` is an eventfd, and that each signal of it stands for one interrupt. Its identity, the
+/// same for all descriptors of the eventfd in all processes; `None` where the kernel does not tell (no /proc).
 ///
-/// Errors: `EBADF` if it is closed; `EINVAL` if it is something else, or a semaphore (of which
+/// Errors: `EBADF` if it is closed; `EMFILE` if there is no descriptor left to look with; `EINVAL` if it is something else, or a semaphore (of which
 /// KVM takes one count at a time, and only when it is signalled again). Where there is no /proc this
 /// cannot be seen, and KVM's own check at the first use is all there is.
-pub(crate) fn inspect(fd: BorrowedFd<'_>) -> Result<Kind> {
+pub(crate) fn inspect(fd: BorrowedFd<'_>) -> Result<Option<u64>> {
     // SAFETY: asks about a number; an unused one is refused.
     if unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) } < 0 {
         return Err(Error::last_os("looking at the eventfd"));
     }
     let path = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
-    let Ok(text) = std::fs::read_to_string(path) else {
-        return Ok(Kind { identity: None });
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        // No /proc, or not for us.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+            return Ok(None);
+        }
+        Err(e) => {
+            let errno = e.raw_os_error().unwrap_or(libc::EIO);
+            return Err(Error::new(errno, "looking at the eventfd in /proc"));
+        }
     };
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
@@ -39,7 +41,7 @@ pub(crate) fn inspect(fd: BorrowedFd<'_>) -> Result<Kind> {
     if field("eventfd-semaphore").is_some_and(|value| value != "0") {
         return Err(Error::invalid("the eventfd is a semaphore (EFD_SEMAPHORE)"));
     }
-    Ok(Kind { identity: field("eventfd-id").and_then(|id| id.parse().ok()) })
+    Ok(field("eventfd-id").and_then(|id| id.parse().ok()))
 }
 
 /// Takes what is counted; 0 if nothing is. Never waits.

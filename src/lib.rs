@@ -34,5 +34,5 @@ mod sync;
 mod vector;
 
 pub use cache::{Config, RouteCache};
-pub use device::{Delivery, Device, EventfdOptions, Kind, VectorInfo};
+pub use device::{Delivery, Device, Kind, VectorInfo};
 pub use error::{Error, Result};

@@ -43,6 +43,14 @@ pub struct Addressing {
 }
 
 impl Addressing {
+    pub(crate) fn to_bits(self) -> u8 {
+        u8::from(self.x2apic_ids) | u8::from(self.ext_dest_id) << 1
+    }
+
+    pub(crate) fn from_bits(bits: u8) -> Self {
+        Addressing { x2apic_ids: bits & 1 != 0, ext_dest_id: bits & 2 != 0 }
+    }
+
     /// The guest's message in the kernel's form; `None` if it is no interrupt message.
     ///
     /// x86: Intel SDM 3A 11.11.1 (window 0xFEExxxxx), `Documentation/virt/kvm/api.rst`

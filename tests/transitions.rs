@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use msiroute::backend::model::{Irqchip, Model};
 use msiroute::backend::Host;
 use msiroute::message::{Message, NO_REQUESTER};
-use msiroute::{Config, Delivery, Device, EventfdOptions, Kind, RouteCache};
+use msiroute::{Config, Delivery, Device, Kind, RouteCache};
 use proptest::prelude::*;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -262,8 +262,12 @@ fn run(steps: &[Step], no_direct: bool) {
                 assert_eq!(device.clear_pending(index(vector)).unwrap(), was, "{at}: {step:?}");
             }
             Step::Bind { vector, eventfd } => {
-                let options = EventfdOptions { borrow: vector == 0 };
-                let bound = device.bind_eventfd(index(vector), subject.fd(eventfd), options);
+                let fd = subject.fd(eventfd);
+                let bound = match vector {
+                    // SAFETY: open as long as the subject.
+                    0 => unsafe { device.bind_lent_eventfd(index(vector), fd) },
+                    _ => device.bind_eventfd(index(vector), fd),
+                };
                 if reference.owner(eventfd).is_some() {
                     assert_eq!(bound.unwrap_err().errno(), libc::EBUSY, "{at}: {step:?}");
                 } else {
@@ -304,7 +308,7 @@ fn run(steps: &[Step], no_direct: bool) {
             }
             Step::Begin => {
                 reference.depth += 1;
-                subject.cache.begin();
+                subject.cache.begin().unwrap();
             }
             Step::Commit => {
                 reference.depth = reference.depth.saturating_sub(1);

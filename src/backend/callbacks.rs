@@ -2,13 +2,12 @@
 //! Functions of the VMM's own, in a table: another hypervisor, an interrupt controller in user
 //! space, system calls made elsewhere, a test.
 
-use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use kvm_bindings::kvm_irq_routing_entry;
 
-use super::{not_supported, Backend, Features, Reception};
+use super::{inside_host, not_supported, Backend, Features, Reception};
 use crate::error::{Error, Result};
 use crate::message::Message;
 
@@ -40,23 +39,6 @@ pub struct Callbacks {
 unsafe impl Send for Callbacks {}
 // SAFETY: as above.
 unsafe impl Sync for Callbacks {}
-
-thread_local! {
-    static INSIDE_LOCKED: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Whether this thread is inside a function that is called with locks of the library held: calling
-/// the library from there would wait for itself.
-pub(crate) fn inside_locked() -> bool {
-    INSIDE_LOCKED.with(Cell::get)
-}
-
-fn locked(call: impl FnOnce() -> c_int) -> c_int {
-    let before = INSIDE_LOCKED.with(|inside| inside.replace(true));
-    let result = call();
-    INSIDE_LOCKED.with(|inside| inside.set(before));
-    result
-}
 
 impl Callbacks {
     /// # Safety
@@ -109,19 +91,25 @@ impl Backend for Callbacks {
     fn set_routes(&self, entries: &[kvm_irq_routing_entry]) -> Result<()> {
         let set = self.functions.set_routes.ok_or_else(|| not_supported("set_routes is NULL"))?;
         // SAFETY: as promised to `new`; the entries outlive the call.
-        check(locked(|| unsafe { set(self.opaque, entries.as_ptr(), entries.len()) }), "set_routes")
+        check(
+            inside_host(|| unsafe { set(self.opaque, entries.as_ptr(), entries.len()) }),
+            "set_routes",
+        )
     }
 
     fn bind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
         let bind = self.functions.bind_irqfd.ok_or_else(|| not_supported("bind_irqfd is NULL"))?;
         // SAFETY: as promised to `new`.
-        check(locked(|| unsafe { bind(self.opaque, eventfd.as_raw_fd(), gsi) }), "bind_irqfd")
+        check(inside_host(|| unsafe { bind(self.opaque, eventfd.as_raw_fd(), gsi) }), "bind_irqfd")
     }
 
     fn unbind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
         let unbind =
             self.functions.unbind_irqfd.ok_or_else(|| not_supported("unbind_irqfd is NULL"))?;
         // SAFETY: as promised to `new`.
-        check(locked(|| unsafe { unbind(self.opaque, eventfd.as_raw_fd(), gsi) }), "unbind_irqfd")
+        check(
+            inside_host(|| unsafe { unbind(self.opaque, eventfd.as_raw_fd(), gsi) }),
+            "unbind_irqfd",
+        )
     }
 }

@@ -10,6 +10,7 @@
 //! A backend is told what to do and reports what came of it; it keeps no state of the library's and
 //! decides nothing.
 
+use std::cell::Cell;
 use std::os::fd::BorrowedFd;
 
 use kvm_bindings::kvm_irq_routing_entry;
@@ -93,6 +94,24 @@ pub trait Backend: Send + Sync {
 
     /// Lets go of the VM while references to the backend may still exist. Later calls fail.
     fn close(&self) {}
+}
+
+thread_local! {
+    static INSIDE_HOST: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside a function of the VMM's that is called with locks held, the library's or
+/// the model's: most calls of the library would wait for themselves there.
+pub(crate) fn is_inside_host() -> bool {
+    INSIDE_HOST.with(Cell::get)
+}
+
+/// Calls such a function.
+pub(crate) fn inside_host<T>(call: impl FnOnce() -> T) -> T {
+    let before = INSIDE_HOST.with(|inside| inside.replace(true));
+    let result = call();
+    INSIDE_HOST.with(|inside| inside.set(before));
+    result
 }
 
 /// Shared with somebody who looks at it: a test, at a model.

@@ -15,11 +15,11 @@ use std::sync::Arc;
 use kvm_bindings::{
     kvm_irq_routing_entry, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_MSI_VALID_DEVID,
 };
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
-use super::{Backend, Features, Reception};
+use super::{inside_host, Backend, Features, Reception};
 use crate::error::{Error, Result};
 use crate::eventfd;
 use crate::message::{Message, NO_REQUESTER};
@@ -221,13 +221,13 @@ impl Inner {
             return;
         }
         if let Some(message) = state.message_of(irqfd.gsi) {
-            (self.guest)(&message);
+            inside_host(|| (self.guest)(&message));
         }
     }
 
     fn inject(&self, message: &Message) -> Result<Reception> {
         match (self.guest)(message) {
-            error if error < 0 => Err(Error::new(-error, "the model's guest")),
+            error if error < 0 => Err(Error::new(error.saturating_neg(), "the model's guest")),
             count => Ok(Reception::of(count)),
         }
     }
@@ -297,8 +297,7 @@ impl Backend for Model {
 
     fn bind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
         let refused = |errno| Error::new(errno, "KVM_IRQFD (model)");
-        let kind = eventfd::inspect(eventfd)?;
-        let identity = kind.identity.ok_or_else(|| refused(libc::EINVAL))?;
+        let identity = eventfd::inspect(eventfd)?.ok_or_else(|| refused(libc::EINVAL))?;
         let mut state = self.inner.state.write();
         if state.irqchip == Irqchip::Absent {
             return Err(refused(libc::EINVAL));
@@ -312,20 +311,23 @@ impl Backend for Model {
             .epoll
             .ctl(ControlOperation::Add, file.as_raw_fd(), event)
             .map_err(|_| refused(libc::ENOMEM))?;
-        let irqfd = Irqfd { file, identity, gsi };
-        // An event already counted: injected now, lost if there is no route.
-        self.inner.take_event(&state, &irqfd);
-        state.irqfds.push(irqfd);
+        state.irqfds.push(Irqfd { file, identity, gsi });
+        // An event already counted: injected now, lost if there is no route. The guest may deliver.
+        let state = RwLockWriteGuard::downgrade(state);
+        if let Some(irqfd) = state.irqfds.iter().find(|irqfd| irqfd.identity == identity) {
+            self.inner.take_event(&state, irqfd);
+        }
         Ok(())
     }
 
     fn unbind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
-        let identity = eventfd::inspect(eventfd)?.identity;
+        let identity = eventfd::inspect(eventfd)?;
         let mut state = self.inner.state.write();
         let found = |irqfd: &Irqfd| Some(irqfd.identity) == identity && irqfd.gsi == gsi;
         // Like the kernel: no match is no error.
         if let Some(at) = state.irqfds.iter().position(found) {
             let irqfd = state.irqfds.swap_remove(at);
+            let state = RwLockWriteGuard::downgrade(state);
             self.inner.take_event(&state, &irqfd);
             self.inner.forget(&irqfd);
         }

@@ -249,8 +249,7 @@ pub unsafe extern "C" fn msi_route_cache_set_fixed(
 pub unsafe extern "C" fn msi_route_cache_begin(cache: *mut msi_route_cache) -> c_int {
     control(|| {
         // SAFETY: C's handle.
-        unsafe { arg(cache) }?.cache.begin();
-        Ok(())
+        unsafe { arg(cache) }?.cache.begin()
     })
 }
 

@@ -45,27 +45,31 @@ fn last_error() -> *const c_char {
     LAST_ERROR.try_with(|text| text.borrow().as_ptr()).unwrap_or(c"".as_ptr())
 }
 
+/// The error in words for later, its number for now.
 #[cold]
 fn fail(error: &Error) -> c_int {
-    let text = CString::new(error.to_string()).unwrap_or_default();
-    let _ = LAST_ERROR.try_with(|last| last.replace(text));
-    -error.errno()
+    keeping_errno(|| {
+        let text = CString::new(error.to_string()).unwrap_or_default();
+        let _ = LAST_ERROR.try_with(|last| last.replace(text));
+        -error.errno()
+    })
 }
 
-/// Runs a call's body, its result in C's terms; `errno` stays as it was.
-#[inline(always)]
-fn call(body: impl FnOnce() -> Result<c_int>) -> c_int {
+/// C's `errno` is not the library's to change.
+fn keeping_errno<T>(body: impl FnOnce() -> T) -> T {
     // SAFETY: the calling thread's own errno, valid while the thread lives.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above.
     let before = unsafe { *errno };
-    let result = match body() {
-        Ok(value) => value,
-        Err(error) => fail(&error),
-    };
+    let result = body();
     // SAFETY: as above.
     unsafe { *errno = before };
     result
+}
+
+/// Runs a call's body, its result in C's terms.
+fn call(body: impl FnOnce() -> Result<c_int>) -> c_int {
+    keeping_errno(|| body().unwrap_or_else(|error| fail(&error)))
 }
 
 /// For control functions: not from inside a callback that runs with locks held.
@@ -76,11 +80,7 @@ fn control(body: impl FnOnce() -> Result<()>) -> c_int {
 /// The same, for those that have something to tell.
 fn control_value(body: impl FnOnce() -> Result<c_int>) -> c_int {
     call(|| {
-        crate::cache::refuse_in_section()?;
-        if crate::backend::callbacks::inside_locked() {
-            let what = "a call from inside set_routes, bind_irqfd or unbind_irqfd";
-            return Err(Error::new(libc::EDEADLK, what));
-        }
+        crate::cache::refuse_reentry()?;
         body()
     })
 }

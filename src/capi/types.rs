@@ -203,7 +203,8 @@ unsafe impl Sized32 for msi_vector_info {}
 
 /// The guest's interrupt controller took it; that the interrupt was already requested counts as taken.
 pub const MSIROUTE_SENT: c_int = 0;
-/// The vector may not send now (masked, bus master off, no message): kept, and sent once when it may.
+/// The vector could not send (masked, bus master off, no message, or being changed at this moment): kept, and sent once when
+/// it can; another thread may just have done that.
 pub const MSIROUTE_PENDING: c_int = 1;
 /// The message's destination does not exist or is switched off: it is gone, as on hardware.
 pub const MSIROUTE_REFUSED: c_int = 2;

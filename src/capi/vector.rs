@@ -7,7 +7,6 @@ use std::ffi::c_int;
 use super::cache::borrow_fd;
 use super::types::*;
 use super::{arg, check_flags, control, control_value, msi_device, write_struct};
-use crate::EventfdOptions;
 
 /// Gives a vector a message: the guest's address and data. Once this returns the old one is not sent any more, and no
 /// mixture of the two ever is. (In a transaction, what its eventfds send changes with the commit.) [control]
@@ -96,8 +95,11 @@ pub unsafe extern "C" fn msi_vector_bind_eventfd(
         let device = &unsafe { arg(dev) }?.device;
         check_flags(flags, MSIROUTE_EVENTFD_KERNEL_ONLY | MSIROUTE_EVENTFD_BORROWED)?;
         let fd = borrow_fd(fd, "the eventfd is not open")?;
-        let options = EventfdOptions { borrow: flags & MSIROUTE_EVENTFD_BORROWED != 0 };
-        device.bind_eventfd(index, fd, options)
+        if flags & MSIROUTE_EVENTFD_BORROWED == 0 {
+            return device.bind_eventfd(index, fd);
+        }
+        // SAFETY: C says by the flag that it stays open until it is unbound.
+        unsafe { device.bind_lent_eventfd(index, fd) }
     })
 }
 

@@ -17,8 +17,8 @@ use std::sync::Arc;
 
 use super::eventfds::PinnedRoute;
 use super::Device;
-use crate::cache::{first_error, refuse_in_section, RouteCache};
-use crate::error::Result;
+use crate::cache::{first_error, refuse_reentry, RouteCache};
+use crate::error::{Error, Result};
 use crate::message::Message;
 use crate::routes::Change;
 
@@ -46,15 +46,28 @@ enum Stage {
 
 /// If this thread is in a transaction, its commit will arm these.
 pub(super) fn defer(cache: &Arc<RouteCache>, items: &[Item]) -> bool {
-    OPEN.with_borrow_mut(|open| {
-        match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, cache)) {
-            Some(transaction) => {
-                transaction.items.extend_from_slice(items);
-                true
-            }
-            None => false,
+    with_open(|open| match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, cache)) {
+        Some(transaction) => {
+            transaction.items.extend_from_slice(items);
+            true
         }
+        None => false,
     })
+    .unwrap_or(false)
+}
+
+/// The three steps; then others that could not be served before, if this change may have helped them.
+pub(super) fn arm(cache: &RouteCache, items: &[Item]) -> Result<()> {
+    let (some_wait, occasions) = (cache.some_unserved(), cache.occasions());
+    let chances = cache.routes.chances();
+    let result = flush(cache, items);
+    let may_help = some_wait && cache.routes.chances() != chances;
+    // An occasion that passed before the failure was noted has not seen it.
+    let missed_one = result.is_err() && cache.occasions() != occasions;
+    if may_help || missed_one {
+        cache.retry_unserved_quietly();
+    }
+    result
 }
 
 /// The three steps.
@@ -133,16 +146,14 @@ fn finish(staged: &Staged, route: Result<u32>) -> Result<()> {
     let gsi = match route {
         Ok(gsi) => gsi,
         Err(refusal) => {
-            // The old message is not left live. The eventfds count.
-            let unbound = match from {
-                Some(from) => {
-                    let unbound = eventfds.unbind_from(cache, from.gsi);
-                    eventfds.give_up(cache, *from);
-                    unbound
-                }
-                None => Ok(()),
-            };
-            if is_wanted {
+            // Unless somebody else has served the vector meanwhile, no old message is left live: the
+            // eventfds count.
+            let is_served = eventfds.all_send(vector.message());
+            let unbound = if is_served { Ok(()) } else { eventfds.unbind(cache) };
+            if let Some(from) = from {
+                eventfds.give_up(cache, *from);
+            }
+            if is_wanted && !is_served {
                 eventfds.errno = refusal.errno();
                 return Err(refusal);
             }
@@ -185,6 +196,11 @@ thread_local! {
     static OPEN: RefCell<Vec<Transaction>> = const { RefCell::new(Vec::new()) };
 }
 
+/// `None` in a thread that is ending: it has no transactions any more.
+fn with_open<T>(f: impl FnOnce(&mut Vec<Transaction>) -> T) -> Option<T> {
+    OPEN.try_with(|open| f(&mut open.borrow_mut())).ok()
+}
+
 impl Drop for Transaction {
     /// The thread ended before its commit. What it noted is not lost: it is tried at the next occasion.
     fn drop(&mut self) {
@@ -200,44 +216,44 @@ impl Drop for Transaction {
 impl RouteCache {
     /// From now on this thread's changes are staged, until the matching [`RouteCache::commit`]. Nests.
     /// Masking, and what else stops interrupts, is never staged.
-    pub fn begin(self: &Arc<Self>) {
-        OPEN.with_borrow_mut(|open| {
-            match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, self)) {
+    ///
+    /// Errors: `EINVAL` in a thread that is ending.
+    pub fn begin(self: &Arc<Self>) -> Result<()> {
+        let begun =
+            with_open(|open| match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, self)) {
                 Some(transaction) => transaction.depth += 1,
                 None => {
                     open.push(Transaction { cache: self.clone(), depth: 1, items: Vec::new() });
                 }
-            }
-        });
+            });
+        begun.ok_or_else(|| Error::invalid("a transaction begins in a thread that is ending"))
     }
 
-    /// Makes the staged changes live: one write of the table, then all irqfds. Also tries again to
+    /// Makes the staged changes live: one write of the table, then all irqfds. Then tries again to
     /// serve vectors, of all threads, that could not be served; without a begin that is all it does.
     ///
-    /// Errors: the first one met, of this thread's changes, or without a begin of any. What the guest wrote stands all the same, and the vectors that could
-    /// not be served (see [`Device::info`]) are tried again later.
+    /// Errors: the first one met, of this thread's changes, or without a begin of any. What the guest
+    /// wrote stands all the same, and the vectors that could not be served (see [`Device::info`]) are
+    /// tried again later.
     pub fn commit(self: &Arc<Self>) -> Result<()> {
-        refuse_in_section()?;
-        let items = OPEN.with_borrow_mut(|open| {
+        refuse_reentry()?;
+        let ended = with_open(|open| {
             let at = open.iter().position(|open| Arc::ptr_eq(&open.cache, self))?;
             let transaction = open.get_mut(at)?;
             transaction.depth -= 1;
-            if transaction.depth > 0 {
-                return Some(None);
-            }
-            Some(Some(std::mem::take(&mut open.swap_remove(at).items)))
+            Some((transaction.depth == 0).then(|| std::mem::take(&mut open.swap_remove(at).items)))
         });
-        match items {
+        match ended.flatten() {
+            // There was none.
+            None => self.retry_unserved(),
             // An inner commit.
             Some(None) => Ok(()),
             Some(Some(mut items)) => {
-                self.retry_unserved_quietly();
                 let key = |item: &Item| (Arc::as_ptr(&item.device).addr(), item.index);
                 items.sort_unstable_by_key(key);
                 items.dedup_by_key(|item| key(item));
-                flush(self, &items)
+                arm(self, &items)
             }
-            None => self.retry_unserved(),
         }
     }
 }

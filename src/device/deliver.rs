@@ -72,7 +72,12 @@ impl Device {
             match attempt {
                 Attempt::Sent(Sending::Done(Reception::Accepted)) => return Ok(Delivery::Sent),
                 Attempt::Sent(Sending::Done(Reception::Refused)) => return Ok(Delivery::Refused),
-                Attempt::Sent(Sending::Failed(error)) => return Err(error),
+                Attempt::Sent(Sending::Failed(error)) => {
+                    if vector.is_pending() {
+                        self.cache.note_unserved();
+                    }
+                    return Err(error);
+                }
                 Attempt::Sent(Sending::NeedsRoute) => {
                     // It may be another by now: then that one needs a route.
                     if let Some(message) = vector.read_message() {
@@ -82,6 +87,9 @@ impl Device {
                 Attempt::Nothing => return Ok(Delivery::Pending),
                 Attempt::Blocked if cause == Cause::Opened => return Ok(Delivery::Pending),
                 Attempt::Blocked => {
+                    // In a section: a reset that closes the gate after this look waits until the bit is set,
+                    // and then takes it away.
+                    let section = vector.readers().enter();
                     let gate = self.gate.bits();
                     self.check_alive()?;
                     if gate & closed::DISABLED != 0 {
@@ -90,6 +98,7 @@ impl Device {
                     if !vector.keep(&self.gate) {
                         return Ok(Delivery::Pending);
                     }
+                    drop(section);
                     // Opened meanwhile: whoever takes it, we or the opener, sends it.
                     cause = Cause::Opened;
                 }
@@ -98,11 +107,12 @@ impl Device {
         }
     }
 
-    /// Sends what is pending, if the vector is open. On an error it stays pending.
+    /// Sends what is pending, if the vector is open. On an error it stays pending, and is tried again.
     pub(super) fn hand_over(&self, index: u32) -> Result<()> {
         match self.vector(index) {
             Ok(vector) if vector.is_pending() => {
-                self.attempt_and_go_on(vector, Cause::Opened).map(|_| ())
+                let result = self.attempt_and_go_on(vector, Cause::Opened);
+                result.map(|_| ()).inspect_err(|_| self.cache.note_unserved())
             }
             _ => Ok(()),
         }

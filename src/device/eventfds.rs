@@ -99,7 +99,7 @@ impl Eventfds {
     /// Takes an eventfd in, unbound.
     pub fn add(&mut self, cache: &RouteCache, fd: BorrowedFd<'_>, borrow: bool) -> Result<()> {
         let number = fd.as_raw_fd();
-        let key = match eventfd::inspect(fd)?.identity {
+        let key = match eventfd::inspect(fd)? {
             Some(identity) => EventfdKey::Identity(identity),
             None => EventfdKey::Number(number),
         };
@@ -169,11 +169,6 @@ impl Eventfds {
         self.errno = result.as_ref().map_or_else(Error::errno, |()| 0);
         self.release_unused_route(cache);
         result
-    }
-
-    /// Those that are irqfds of this GSI count from now on.
-    pub fn unbind_from(&mut self, cache: &RouteCache, gsi: u32) -> Result<()> {
-        self.unbind_if(cache, |eventfd| eventfd.bound == Some(gsi))
     }
 
     /// Gives up a pin that the vector does not hold by `route`, unless an irqfd still stands on it:

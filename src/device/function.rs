@@ -5,7 +5,7 @@
 use parking_lot::MutexGuard;
 
 use super::{closed, Control, Device, Kind, State};
-use crate::cache::{first_error, not_a_message, refuse_in_section};
+use crate::cache::{first_error, not_a_message, refuse_reentry};
 use crate::error::{Error, Result};
 use crate::sync;
 use crate::vector::Vector;
@@ -44,15 +44,15 @@ impl Device {
     fn change_gate(&self, set: u32, clear: u32) -> Result<()> {
         let mut control = self.lock()?;
         let before = self.gate.change(set, clear);
-        let is_open = (before & !clear) | set == 0;
-        if is_open == (before == 0) {
-            return Ok(());
-        }
+        let (was_open, is_open) = (before == 0, (before & !clear) | set == 0);
         if is_open {
             drop(control);
-            return self.serve_all();
+            return if was_open { Ok(()) } else { self.serve_all() };
         }
-        self.wait_for_deliveries();
+        if was_open {
+            self.wait_for_deliveries();
+        }
+        // Also if it was closed already: the kernel may have refused to let an eventfd go.
         let result = self.disarm_all(&mut control);
         drop(control);
         self.cache.retry_unserved_quietly();
@@ -100,18 +100,20 @@ impl Device {
     }
 
     pub(super) fn leave(&self, why: u32) -> Result<()> {
-        refuse_in_section()?;
+        refuse_reentry()?;
         let mut control = self.control.lock();
         let before = self.gate.change(why, 0);
         if before & (closed::UNPLUGGED | closed::SHUT_DOWN) != 0 {
             return Ok(());
         }
         self.wait_for_deliveries();
-        let gone = control.vectors.iter_mut().filter_map(|control| control.eventfds.take());
-        let result = first_error(gone.map(|mut eventfds| {
-            let result = eventfds.remove(&self.cache, None);
-            if let Some(stuck) = eventfds.route.filter(|_| !eventfds.is_empty()) {
-                log::error!("{}: GSI {} is given up for good", self.name, stuck.gsi);
+        let result = first_error(control.vectors.iter_mut().map(|control| {
+            let result = self.remove_eventfd(control, None);
+            if control.eventfds.is_some() {
+                log::error!(
+                    "{}: an eventfd that cannot be unbound keeps its GSI for good",
+                    self.name
+                );
             }
             result
         }));
@@ -138,6 +140,8 @@ impl Device {
     /// Every message anew, in the form it must have now; waits once.
     pub(super) fn encode_all(&self, mut control: MutexGuard<'_, Control>) -> Result<()> {
         let (addressing, requester) = (self.cache.addressing(), control.requester);
+        // Closed meanwhile, so that a stream of sections without slots cannot keep the wait going.
+        self.gate.change(closed::CHANGING, 0);
         let mut lost = Ok(());
         for (vector, vector_control) in self.vectors.iter().zip(control.vectors.iter_mut()) {
             if !vector_control.set {
@@ -156,6 +160,7 @@ impl Device {
             vector_control.generation = vector_control.generation.wrapping_add(1);
         }
         self.wait_for_deliveries();
+        self.gate.change(0, closed::CHANGING);
         let vectors = self.vectors.iter().zip(control.vectors.iter_mut());
         let unset = vectors.filter(|(vector, _)| !vector.is_set());
         let disarmed = first_error(unset.map(|(_, vector_control)| self.disarm(vector_control)));

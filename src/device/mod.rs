@@ -19,12 +19,12 @@ mod deliver;
 mod eventfds;
 mod function;
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::cache::{first_error, not_a_message, refuse_in_section, Member, RouteCache};
+use crate::cache::{first_error, not_a_message, refuse_reentry, Member, RouteCache};
 use crate::error::{Error, Result};
 use crate::vector::{Gate, Vector};
 use arm::Item;
@@ -51,6 +51,8 @@ mod closed {
     pub const UNPLUGGED: u32 = 1 << 3;
     /// The cache is gone.
     pub const SHUT_DOWN: u32 = 1 << 4;
+    /// All messages are being encoded anew.
+    pub const CHANGING: u32 = 1 << 5;
 }
 
 /// What became of a delivery.
@@ -75,13 +77,6 @@ pub struct State {
     pub function_masked: bool,
     /// The function may write to memory, and so send messages.
     pub bus_master: bool,
-}
-
-/// How an eventfd is bound.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct EventfdOptions {
-    /// Use the caller's descriptor itself, not a duplicate: it must stay open until it is unbound.
-    pub borrow: bool,
 }
 
 /// What is true of a vector now.
@@ -217,7 +212,9 @@ impl Device {
         let (vector, vector_control) = self.both(&mut control, index)?;
         vector_control.forget_message();
         vector.unset();
-        self.disarm(vector_control).and_then(|()| self.after_disarm(control))
+        let result = self.disarm(vector_control);
+        self.after_disarm(control);
+        result
     }
 
     /// Masks a vector: no message of it is sent once this has returned.
@@ -228,7 +225,9 @@ impl Device {
         let mut control = self.lock()?;
         let (vector, vector_control) = self.both(&mut control, index)?;
         vector.mask();
-        self.disarm(vector_control).and_then(|()| self.after_disarm(control))
+        let result = self.disarm(vector_control);
+        self.after_disarm(control);
+        result
     }
 
     /// Unmasks a vector; what was raised while it was masked is sent once.
@@ -258,24 +257,32 @@ impl Device {
         Ok(vector.take_pending() | counted)
     }
 
-    /// From now on a signal of the eventfd raises the vector.
+    /// From now on a signal of the eventfd raises the vector. It is duplicated.
     ///
-    /// Errors: see [`eventfd::inspect`](crate::eventfd); `EBUSY` if it is bound to a vector already; `ENOTSUP` where there are no irqfds;
-    /// outside a transaction also what serving it says (it is not bound then).
-    pub fn bind_eventfd(
-        &self,
-        index: u32,
-        fd: BorrowedFd<'_>,
-        options: EventfdOptions,
-    ) -> Result<()> {
-        use std::os::fd::AsRawFd;
+    /// Errors: `EBADF`; `EINVAL` (no eventfd, or a semaphore); `EBUSY` if it is bound to a vector already;
+    /// `ENOTSUP` where there are no irqfds; `EMFILE`; outside a transaction also what serving it says.
+    /// It is not bound then.
+    pub fn bind_eventfd(&self, index: u32, fd: BorrowedFd<'_>) -> Result<()> {
+        self.bind(index, fd, false)
+    }
+
+    /// [`Device::bind_eventfd`] without the duplicate.
+    ///
+    /// # Safety
+    ///
+    /// The descriptor stays open, and this eventfd, until it is unbound or the device is closed.
+    pub unsafe fn bind_lent_eventfd(&self, index: u32, fd: BorrowedFd<'_>) -> Result<()> {
+        self.bind(index, fd, true)
+    }
+
+    fn bind(&self, index: u32, fd: BorrowedFd<'_>, borrow: bool) -> Result<()> {
         if !self.cache.features().irqfd {
             return Err(Error::new(libc::ENOTSUP, "eventfds cannot be bound: there are no irqfds"));
         }
         let mut control = self.lock()?;
         let (_, vector_control) = self.both(&mut control, index)?;
         let eventfds = vector_control.eventfds.get_or_insert_default();
-        let added = eventfds.add(&self.cache, fd, options.borrow);
+        let added = eventfds.add(&self.cache, fd, borrow);
         if eventfds.is_empty() {
             vector_control.eventfds = None;
         }
@@ -318,11 +325,11 @@ impl Device {
         }
         self.remove_eventfd(vector_control, number)?;
         let was_last = vector_control.eventfds.is_none();
-        self.after_disarm(control)?;
+        self.after_disarm(control);
         // In a transaction what is pending may have been waiting for the commit, with the eventfd. If it
         // cannot be sent it stays pending; the eventfd is gone all the same.
-        if was_last && self.hand_over(index).is_err() {
-            self.cache.note_unserved();
+        if was_last {
+            let _ = self.hand_over(index);
         }
         Ok(())
     }
@@ -378,7 +385,7 @@ impl Device {
 
     /// For changes: not from inside a delivery, not on a device that is gone.
     fn lock(&self) -> Result<MutexGuard<'_, Control>> {
-        refuse_in_section()?;
+        refuse_reentry()?;
         let control = self.control.lock();
         self.check_alive()?;
         Ok(control)
@@ -404,10 +411,9 @@ impl Device {
     }
 
     /// A pin may have been given up: others may find room now.
-    fn after_disarm(&self, control: MutexGuard<'_, Control>) -> Result<()> {
+    fn after_disarm(&self, control: MutexGuard<'_, Control>) {
         drop(control);
         self.cache.retry_unserved_quietly();
-        Ok(())
     }
 
     /// The vector may have been opened: arms its eventfds and sends what is pending.
@@ -428,7 +434,7 @@ impl Device {
             let others = indices.filter(|index| !waits(index));
             return first_error(others.map(|index| self.hand_over(index)));
         }
-        let armed = arm::flush(&self.cache, &items);
+        let armed = arm::arm(&self.cache, &items);
         armed.and(first_error(indices.map(|index| self.hand_over(index))))
     }
 
@@ -463,11 +469,7 @@ impl Member for Device {
     fn retry(&self) -> Result<()> {
         let all = 0..u32::try_from(self.vectors.len()).unwrap_or(MAX_VECTORS);
         let armed = arm::flush(&self.cache, &self.items(all.clone()));
-        let handed = first_error(all.map(|index| self.hand_over(index)));
-        if handed.is_err() {
-            self.cache.note_unserved();
-        }
-        armed.and(handed)
+        armed.and(first_error(all.map(|index| self.hand_over(index))))
     }
 
     fn unserved(&self) -> u64 {

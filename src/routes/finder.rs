@@ -64,15 +64,18 @@ impl Finder {
         is_counted: bool,
         raise: impl FnOnce(u32) -> T,
     ) -> Option<T> {
-        let gsi = self.hint(message)?.load(Ordering::Relaxed);
-        let cell = self.cells.get(gsi as usize)?;
+        let (first, second) = self.hints(message)?;
+        let is_at = |gsi: u32| self.cells.get(gsi as usize).filter(|cell| cell.has(message));
+        let mut gsi = first.load(Ordering::Relaxed);
+        let mut cell = is_at(gsi);
+        if cell.is_none() {
+            gsi = second.load(Ordering::Relaxed);
+            cell = is_at(gsi);
+        }
+        let cell = cell?;
         let counted = is_counted.then(|| cell.readers.enter_counted());
-        // Acquire: pairs with `publish`, which writes the message first.
-        let found = cell.live.load(Ordering::Acquire)
-            && cell.address.load(Ordering::Relaxed) == message.address
-            && cell.data.load(Ordering::Relaxed) == message.data
-            && cell.requester.load(Ordering::Relaxed) == message.requester;
-        if !found {
+        if is_counted && !cell.has(message) {
+            // Retired before we were counted.
             return None;
         }
         if !cell.used.load(Ordering::Relaxed) {
@@ -87,9 +90,8 @@ impl Finder {
 
     /// The kernel has this route: senders may find it.
     pub fn publish(&self, gsi: u32, message: &Message) {
-        let (Some(cell), Some(hint)) = (self.cells.get(gsi as usize), self.hint(message)) else {
-            return;
-        };
+        let Some(cell) = self.cells.get(gsi as usize) else { return };
+        let Some((first, second)) = self.hints(message) else { return };
         // A live cell has this message already: another one is written only after `retire`.
         if !cell.live.load(Ordering::Relaxed) {
             cell.address.store(message.address, Ordering::Relaxed);
@@ -98,7 +100,12 @@ impl Finder {
             cell.used.store(true, Ordering::Relaxed);
             cell.live.store(true, Ordering::Release);
         }
-        hint.store(gsi, Ordering::Relaxed);
+        // The second place, if the first is another live route's.
+        let other = first.load(Ordering::Relaxed);
+        let is_taken = other != gsi
+            && self.cells.get(other as usize).is_some_and(|cell| cell.live.load(Ordering::Relaxed));
+        let place = if is_taken { second } else { first };
+        place.store(gsi, Ordering::Relaxed);
     }
 
     /// After this returns nobody raises these GSIs until they are published again.
@@ -120,8 +127,9 @@ impl Finder {
         })
     }
 
+    /// The two places in the index where a message may be found.
     #[inline(always)]
-    fn hint(&self, message: &Message) -> Option<&AtomicU32> {
+    fn hints(&self, message: &Message) -> Option<(&AtomicU32, &AtomicU32)> {
         // Multiply and fold, twice: enough for hints, in 2 ns.
         let mix = |word: u64, key: u64| {
             let product = u128::from(word ^ key) * 0x9E37_79B9_7F4A_7C15;
@@ -132,6 +140,18 @@ impl Finder {
         let low = u64::from(message.data) << 32 | u64::from(message.requester);
         let hash = mix(mix(message.address, self.keys.0) ^ low, self.keys.1);
         #[expect(clippy::cast_possible_truncation, reason = "a hash, cut to the index's size")]
-        self.index.get(hash as usize & (self.index.len() - 1))
+        let at = hash as usize & (self.index.len() - 1);
+        Some((self.index.get(at)?, self.index.get(at ^ 1)?))
+    }
+}
+
+impl Cell {
+    #[inline(always)]
+    fn has(&self, message: &Message) -> bool {
+        // Acquire: pairs with `publish`, which writes the message first.
+        self.live.load(Ordering::Acquire)
+            && self.address.load(Ordering::Relaxed) == message.address
+            && self.data.load(Ordering::Relaxed) == message.data
+            && self.requester.load(Ordering::Relaxed) == message.requester
     }
 }

@@ -25,22 +25,16 @@ impl GsiSet {
         self.free
     }
 
-    /// The lowest free one, taken.
-    pub fn take_lowest(&mut self) -> Option<u32> {
+    pub fn lowest_free(&self) -> Option<u32> {
         let skip = (self.first / u64::BITS) as usize;
-        for (at, word) in self.words.iter_mut().enumerate().skip(skip) {
+        for (at, word) in self.words.iter().enumerate().skip(skip) {
             let base = u32::try_from(at).ok()? * u64::BITS;
             // In the first word, those below `first` count as taken.
             let below = self.first.saturating_sub(base);
             let taken = if below == 0 { *word } else { *word | ((1 << below) - 1) };
-            let gsi = base + taken.trailing_ones();
             if taken != u64::MAX {
-                if gsi >= self.limit {
-                    return None;
-                }
-                *word |= 1 << (gsi - base);
-                self.free -= 1;
-                return Some(gsi);
+                let gsi = base + taken.trailing_ones();
+                return (gsi < self.limit).then_some(gsi);
             }
         }
         None
@@ -71,6 +65,12 @@ impl GsiSet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl GsiSet {
+        fn take_lowest(&mut self) -> Option<u32> {
+            self.lowest_free().inspect(|&gsi| assert!(self.take(gsi)))
+        }
+    }
 
     #[test]
     fn lowest_first_and_again() {

@@ -53,6 +53,7 @@ pub(crate) struct Routes {
     writes: AtomicU64,
     write_errors: AtomicU64,
     evictions: AtomicU64,
+    chances: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -62,6 +63,8 @@ struct State {
     untouched: bool,
     /// The VMM said what its fixed routes are.
     fixed_given: bool,
+    /// The table is not the library's to write any more.
+    closed: bool,
 }
 
 /// Numbers for the statistics.
@@ -80,12 +83,13 @@ impl Routes {
         let limit = features.max_routes;
         let table = Table::new(first_gsi, limit);
         Routes {
-            state: Mutex::new(State { table, untouched: true, fixed_given: false }),
+            state: Mutex::new(State { table, untouched: true, fixed_given: false, closed: false }),
             finder: (!direct).then(|| Finder::new(limit)),
             requester_matters: features.requester,
             writes: AtomicU64::new(0),
             write_errors: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
+            chances: AtomicU64::new(0),
         }
     }
 
@@ -94,6 +98,9 @@ impl Routes {
     /// halves, so that only the culprit fails; what fails is as before.
     pub fn apply(&self, backend: &dyn Backend, changes: &[Change]) -> Vec<Result<u32>> {
         let mut state = self.state.lock();
+        if state.closed {
+            return changes.iter().map(|_| Err(closed())).collect();
+        }
         state.look_for_defaults(backend);
         self.apply_together(&mut state, backend, changes)
     }
@@ -120,6 +127,10 @@ impl Routes {
         };
         match *again {
             [only] => put(only, Err(refusal)),
+            // Without any of the changes it is refused too: none of them is the culprit.
+            _ if self.write_whole(state, backend).is_err() => {
+                again.iter().for_each(|&at| put(at, Err(refusal.clone())));
+            }
             _ => {
                 let (first, second) = again.split_at(again.len() / 2);
                 for half in [first, second] {
@@ -136,6 +147,18 @@ impl Routes {
     /// Gives a pinned route up. It stays in the kernel's table, for whoever wants its message next.
     pub fn unpin(&self, gsi: u32) {
         self.state.lock().table.unpin(gsi);
+        self.chances.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Moves on when a pin is given up and when the table is written: what could not be had before may be
+    /// had now.
+    pub fn chances(&self) -> u64 {
+        self.chances.load(Ordering::SeqCst)
+    }
+
+    /// When this returns the table is not being written, and never will be again.
+    pub fn close(&self) {
+        self.state.lock().closed = true;
     }
 
     /// Replaces the VMM's own entries.
@@ -145,6 +168,9 @@ impl Routes {
         entries: Vec<kvm_irq_routing_entry>,
     ) -> Result<()> {
         let mut state = self.state.lock();
+        if state.closed {
+            return Err(closed());
+        }
         let unchanged = state.table.has_fixed(&entries);
         if unchanged && !state.untouched {
             state.fixed_given = true;
@@ -188,6 +214,9 @@ impl Routes {
     pub fn provide(&self, backend: &dyn Backend, message: &Message) -> Result<()> {
         let message = self.key(message);
         let mut state = self.state.lock();
+        if state.closed {
+            return Err(closed());
+        }
         state.look_for_defaults(backend);
         match state.table.find(&message) {
             Some(gsi) => {
@@ -306,18 +335,19 @@ impl Routes {
     }
 
     fn write_now(&self, state: &mut State, backend: &dyn Backend) -> Result<()> {
-        if !backend.features().routes && self.finder.is_some() {
-            return Err(Error::new(libc::ENOTSUP, "there is no routing table"));
-        }
-        if let Err(refusal) = backend.set_routes(&state.table.entries()) {
-            self.write_errors.fetch_add(1, Ordering::Relaxed);
-            return Err(refusal);
-        }
-        self.writes.fetch_add(1, Ordering::Relaxed);
-        state.untouched = false;
+        self.write_whole(state, backend)?;
+        self.chances.fetch_add(1, Ordering::SeqCst);
         let changed = state.table.believe();
         self.publish(state, &changed);
         Ok(())
+    }
+
+    fn write_whole(&self, state: &mut State, backend: &dyn Backend) -> Result<()> {
+        let written = backend.set_routes(&state.table.entries());
+        let counter = if written.is_ok() { &self.writes } else { &self.write_errors };
+        counter.fetch_add(1, Ordering::Relaxed);
+        state.untouched &= written.is_err();
+        written
     }
 
     fn take_back(&self, state: &mut State) -> Vec<u32> {
@@ -345,6 +375,10 @@ impl State {
             self.table.exchange_fixed(backend.default_routes());
         }
     }
+}
+
+fn closed() -> Error {
+    Error::new(libc::ESHUTDOWN, "the route cache is gone")
 }
 
 fn no_room() -> Error {

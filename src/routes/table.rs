@@ -6,7 +6,9 @@
 
 use std::collections::HashMap;
 
-use kvm_bindings::{kvm_irq_routing_entry, KVM_IRQ_ROUTING_MSI, KVM_MSI_VALID_DEVID};
+use kvm_bindings::{
+    kvm_irq_routing_entry, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_MSI_VALID_DEVID,
+};
 
 use super::gsi::GsiSet;
 use crate::error::{Error, Result};
@@ -106,8 +108,7 @@ impl Table {
         if self.fixed.len() + self.count >= self.limit {
             return None;
         }
-        let gsi = self.gsis.take_lowest()?;
-        self.gsis.give_back(gsi);
+        let gsi = self.gsis.lowest_free()?;
         self.stage(gsi, Some(Route { message, pins: 0, live: false, used: true }));
         Some(gsi)
     }
@@ -123,11 +124,13 @@ impl Table {
         self.stage(gsi, None);
     }
 
-    /// The next idle route that `was_used` does not speak for: second chance, CLOCK.
+    /// The next idle route that was not used since the sweep last came by: second chance, CLOCK. If all
+    /// are used faster than it goes round, one of them.
     pub fn victim(&mut self, was_used: impl Fn(u32) -> bool) -> Option<u32> {
         if self.idle == 0 {
             return None;
         }
+        let mut last_resort = None;
         // Twice round: the first round takes the second chances away.
         for _ in 0..=2 * self.routes.len() {
             self.hand = (self.hand + 1) % self.routes.len().max(1);
@@ -135,12 +138,15 @@ impl Table {
             if let Some(Some(route)) = self.routes.get_mut(self.hand) {
                 let used = std::mem::take(&mut route.used) | was_used(gsi);
                 // One that is staged but not live is what this very change is about.
-                if route.pins == 0 && route.live && !used {
-                    return Some(gsi);
+                if route.pins == 0 && route.live {
+                    if !used {
+                        return Some(gsi);
+                    }
+                    last_resort = Some(gsi);
                 }
             }
         }
-        None
+        last_resort
     }
 
     fn stage(&mut self, gsi: u32, route: Option<Route>) {
@@ -205,11 +211,12 @@ impl Table {
 
     // ---- the VMM's own entries -----------------------------------------------------------------
 
+    /// Whether these are the entries there are. (Of kinds not known here: no.)
     pub fn has_fixed(&self, entries: &[kvm_irq_routing_entry]) -> bool {
         let same = |(a, b): (&kvm_irq_routing_entry, &kvm_irq_routing_entry)| {
-            // SAFETY: `pad` is the whole union, in entries that were zeroed or filled by their maker.
-            let pads = unsafe { (a.u.pad, b.u.pad) };
-            (a.gsi, a.type_, a.flags, pads.0) == (b.gsi, b.type_, b.flags, pads.1)
+            let head = |entry: &kvm_irq_routing_entry| (entry.gsi, entry.type_, entry.flags);
+            head(a) == head(b)
+                && target(a).is_some_and(|target_of_a| Some(target_of_a) == target(b))
         };
         self.fixed.len() == entries.len() && self.fixed.iter().zip(entries).all(same)
     }
@@ -264,4 +271,24 @@ fn msi_entry(gsi: u32, message: &Message) -> kvm_irq_routing_entry {
         entry.u.msi.__bindgen_anon_1.devid = message.requester;
     }
     entry
+}
+
+/// Where an entry leads, if it is of a kind that is known here.
+fn target(entry: &kvm_irq_routing_entry) -> Option<[u32; 4]> {
+    match entry.type_ {
+        KVM_IRQ_ROUTING_IRQCHIP => {
+            // SAFETY: the entry's type says that `irqchip` is the member in use.
+            let pin = unsafe { entry.u.irqchip };
+            Some([pin.irqchip, pin.pin, 0, 0])
+        }
+        KVM_IRQ_ROUTING_MSI => {
+            // SAFETY: the entry's type says that `msi` is the member in use.
+            let msi = unsafe { entry.u.msi };
+            // SAFETY: of two u32 with the same meaning; significant if the flags say so.
+            let devid = unsafe { msi.__bindgen_anon_1.devid };
+            let devid = if entry.flags & KVM_MSI_VALID_DEVID != 0 { devid } else { 0 };
+            Some([msi.address_lo, msi.address_hi, msi.data, devid])
+        }
+        _ => None,
+    }
 }

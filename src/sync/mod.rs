@@ -8,7 +8,7 @@
 //! ```text
 //! reader                              writer (serialized by a mutex of its own)
 //! let section = readers.enter();      state.fetch_or(MASKED)
-//! look at the state, act on it        wait_for(&[readers])
+//! look at the state, act on it        wait_for(&readers)    
 //! drop(section)                       -- nobody acts on the old state any more
 //! ```
 //!

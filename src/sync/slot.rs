@@ -73,10 +73,10 @@ impl Slot {
     #[inline(always)]
     pub fn enter(&self, name: usize) {
         let next = self.sequence.load(Ordering::Relaxed).wrapping_add(1);
-        // Release, both here and in `leave`: a writer that sees either knows what the section before
-        // did, and may reuse what it was reading.
+        // Release, here and in `leave`: a writer that sees any of the three knows what the section before
+        // did, and may reuse what it was reading; and who sees the name sees its number.
         self.sequence.store(next, Ordering::Release);
-        self.name.store(name, Ordering::Relaxed);
+        self.name.store(name, Ordering::Release);
     }
 
     #[inline(always)]

@@ -138,12 +138,44 @@ static void control_calls_from_inside_the_other_callbacks_are_refused(enum host 
     close(fd);
 }
 
+static atomic_int delivered_inside;
+
+static int table_that_delivers(void *opaque, const struct kvm_irq_routing_entry *entries, size_t n)
+{
+    (void)opaque, (void)entries, (void)n;
+    atomic_store(&delivered_inside, msi_deliver_message(inner_cache, MSIROUTE_NO_REQUESTER, TO(0, 0x99), 0));
+    return 0;
+}
+
+static int raise_nothing(void *opaque, uint32_t gsi)
+{
+    (void)opaque, (void)gsi;
+    return 1;
+}
+
+static void a_message_that_needs_a_route_is_refused_while_the_table_is_written(enum host host)
+{
+    struct msi_route_cache_config config = MSIROUTE_CACHE_CONFIG_INIT;
+    struct msi_route_cache_ops ops = MSIROUTE_CACHE_OPS_INIT;
+    (void)host;
+    ops.set_routes = table_that_delivers;
+    ops.raise_gsi = raise_nothing;
+    config.ops = &ops;
+    config.flags = rig_flags;
+    if (!expect_ok(msi_route_cache_new(&config, &inner_cache)))
+        return;
+    expect_eq(msi_deliver_message(inner_cache, MSIROUTE_NO_REQUESTER, TO(0, 0x41), 0), MSIROUTE_SENT);
+    expect_eq(atomic_load(&delivered_inside), -EDEADLK);
+    msi_route_cache_free(inner_cache);
+}
+
 int main(void)
 {
     static const struct test tests[] = {
         TEST(ANYWHERE, control_calls_from_inside_signal_are_refused),
         TEST(ANYWHERE, control_calls_from_inside_raise_gsi_are_refused),
         TEST(ANYWHERE, control_calls_from_inside_the_other_callbacks_are_refused),
+        TEST(ANYWHERE, a_message_that_needs_a_route_is_refused_while_the_table_is_written),
     };
     return TAP_MAIN(tests);
 }

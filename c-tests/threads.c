@@ -309,6 +309,42 @@ static void a_thread_that_ends_inside_a_transaction_leaves_its_changes_to_others
     expect_quiet(&rig);
 }
 
+static void call_while_ending(void *opaque)
+{
+    struct job *job = opaque;
+    lane_mask(job->lane);
+    expect_eq(lane_raise(job->lane), MSIROUTE_PENDING);
+    lane_unmask(job->lane);
+    expect_eq(lane_raise(job->lane), MSIROUTE_SENT);
+    atomic_store(&job->done, true);
+}
+
+static pthread_key_t ending;
+
+static void *call_and_end(void *opaque)
+{
+    struct job *job = opaque;
+    expect_ok(pthread_setspecific(ending, job));
+    expect_eq(lane_raise(job->lane), MSIROUTE_SENT);
+    lane_mask(job->lane);
+    lane_unmask(job->lane);
+    return NULL;
+}
+
+/* The library's own thread-local storage is gone by then. */
+static void a_thread_may_call_from_a_destructor_of_its_own(enum host host)
+{
+    (void)host;
+    if (!lanes_open(MSIROUTE_KIND_PLAIN, 0, 0))
+        return;
+    expect_ok(pthread_key_create(&ending, call_while_ending));
+    struct job job = { .lane = 0 };
+    pthread_join(start(call_and_end, &job), NULL);
+    expect(atomic_load(&job.done));
+    pthread_key_delete(ending);
+    lanes_close();
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
@@ -321,6 +357,7 @@ int main(int argc, char **argv)
         TEST(ANYWHERE, fifteen_hundred_threads_deliver_at_once),
         TEST(ANYWHERE, thousands_of_threads_deliver_once_and_end),
         TEST(EVERYWHERE, a_thread_that_ends_inside_a_transaction_leaves_its_changes_to_others),
+        TEST(ANYWHERE, a_thread_may_call_from_a_destructor_of_its_own),
     };
     return lanes_choose_barrier(argc, argv) ? TAP_MAIN(tests) : 1;
 }

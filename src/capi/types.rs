@@ -24,8 +24,8 @@ pub const MSIROUTE_CACHE_FENCES: u32 = 1 << 2;
 /// How messages leave, for a VMM whose interrupt controller or system calls are its own. NULL: "has none".
 ///
 /// Called from any thread until msi_route_cache_free has returned. A negative errno is an error. `signal` and `raise_gsi`
-/// run inside msi_deliver, with no lock of the library held: they may call msi_deliver, they must not wait for a thread
-/// that masks, and control functions say -EDEADLK to them, as they do to the others, which run with locks held.
+/// run inside msi_deliver, with no lock of the library held: they may call msi_deliver (a message that needs a route must have
+/// it already, else -EDEADLK), they must not wait for a thread that masks, and control functions say -EDEADLK to them, as they do to the others, which run with locks held.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct msi_route_cache_ops {

@@ -11,8 +11,8 @@
 //!
 //! One mutex a device, `control`, keeps changes of its vectors apart; irqfds are bound and unbound under
 //! it. It is not held across a write of the table, nor when a message is sent, nor is another
-//! device's taken under it. Under it the table's lock may be taken for a moment (to give up a pin), and the
-//! cache's innermost one. Deliveries take none of them: see `vector`.
+//! device's taken under it. Under it the table's lock may be taken (to give up a pin: that may wait for
+//! somebody else's write), and the cache's innermost one. Deliveries take none of them: see `vector`.
 
 mod arm;
 mod deliver;

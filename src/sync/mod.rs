@@ -59,7 +59,7 @@ pub(crate) struct Section<'a> {
 /// The thread's way to a [`FastSection`]. To be had first of all: looking it up is a call, and what is
 /// in registers then must be saved.
 #[derive(Clone, Copy)]
-pub(crate) struct FastSlot(&'static Slot);
+pub(crate) struct FastSlot(Option<&'static Slot>);
 
 #[inline(always)]
 pub(crate) fn fast_slot() -> FastSlot {
@@ -94,9 +94,7 @@ impl Readers {
     /// The same, if the thread has a free slot and the light barrier costs nothing.
     #[inline(always)]
     pub fn enter_fast(&self, FastSlot(slot): FastSlot) -> Option<FastSection> {
-        if !slot.is_free() {
-            return None;
-        }
+        let slot = slot.filter(|slot| slot.is_free())?;
         slot.enter(self.name());
         barrier::light_asymmetric();
         Some(FastSection { slot, not_send: PhantomData })

@@ -32,12 +32,6 @@ impl Slot {
         }
     }
 
-    /// For a thread that has none.
-    #[cfg(not(loom))]
-    pub const fn never_free() -> Self {
-        Slot { name: AtomicUsize::new(1), ..Slot::new() }
-    }
-
     // The model checker's atomics are not made in constants.
     #[cfg(loom)]
     pub fn new() -> Self {
@@ -46,11 +40,6 @@ impl Slot {
             sequence: AtomicUsize::new(0),
             claimed: AtomicBool::new(false),
         }
-    }
-
-    #[cfg(loom)]
-    pub fn never_free() -> Self {
-        Slot { name: AtomicUsize::new(1), ..Slot::new() }
     }
 
     #[cfg(not(loom))]

@@ -19,8 +19,6 @@ static ALL: [Slot; SLOTS] = [const { Slot::new() }; SLOTS];
 /// writer past its heavy barrier sees either the mark or a reader that sees the writer's change.
 static CLAIMED_MARK: AtomicUsize = AtomicUsize::new(0);
 
-static NEVER_FREE: Slot = Slot::never_free();
-
 #[derive(Clone, Copy)]
 enum Own {
     NotYet,
@@ -31,9 +29,8 @@ enum Own {
 
 struct Thread {
     own: Cell<Own>,
-    /// The thread's slot, if the barriers are asymmetric; else one that is never free. So one look
-    /// tells whether there is a slot, it is free, and the fast path may be taken.
-    fast: Cell<&'static Slot>,
+    /// The thread's slot, if the barriers are asymmetric.
+    fast: Cell<Option<&'static Slot>>,
     /// Counted sections that are open.
     counted: Cell<u32>,
 }
@@ -43,7 +40,7 @@ thread_local! {
     static THREAD: Thread = const {
         Thread {
             own: Cell::new(Own::NotYet),
-            fast: Cell::new(&NEVER_FREE),
+            fast: Cell::new(None),
             counted: Cell::new(0),
         }
     };
@@ -56,7 +53,7 @@ struct GiveBack;
 impl Drop for GiveBack {
     fn drop(&mut self) {
         THREAD.with(|thread| {
-            thread.fast.set(&NEVER_FREE);
+            thread.fast.set(None);
             if let Own::Slot(slot) = thread.own.replace(Own::None) {
                 slot.release();
             }
@@ -64,10 +61,9 @@ impl Drop for GiveBack {
     }
 }
 
-/// For a section under the asymmetric barriers: the thread's slot if that will do, else one that is
-/// never free.
+/// The thread's slot, for a section under the asymmetric barriers, if it has one and they are.
 #[inline(always)]
-pub(super) fn fast_slot() -> &'static Slot {
+pub(super) fn fast_slot() -> Option<&'static Slot> {
     THREAD.with(|thread| thread.fast.get())
 }
 
@@ -93,7 +89,7 @@ fn claim() -> Option<&'static Slot> {
         CLAIMED_MARK.fetch_max(index + 1, Ordering::SeqCst);
         thread.own.set(Own::Slot(slot));
         if barrier::are_asymmetric() {
-            thread.fast.set(slot);
+            thread.fast.set(Some(slot));
         }
         Some(slot)
     })

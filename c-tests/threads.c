@@ -117,26 +117,33 @@ static void open_car_park(void (*inside)(unsigned lane))
     atomic_store(&lanes_inside, inside);
 }
 
+/* Masking this lane returns when the parked delivery has ended, not before. */
+static void mask_waits_for(pthread_t deliverer, struct job *delivery, unsigned lane)
+{
+    struct job mask = { .lane = lane };
+    pthread_t masker = start(mask_lane, &mask);
+    nap_ms(30);
+    expect(!atomic_load(&mask.done));
+    sem_post(&go_on);
+    pthread_join(deliverer, NULL);
+    pthread_join(masker, NULL);
+    expect_eq(delivery->result, MSIROUTE_SENT);
+    expect_ok(mask.result);
+    atomic_store(&lanes_inside, NULL);
+}
+
 static void mask_waits_for_the_delivery_under_way_and_for_no_other(enum host host)
 {
     (void)host;
     if (!lanes_open(MSIROUTE_KIND_PLAIN, 0, 0))
         return;
     open_car_park(park);
-    struct job delivery = { .lane = 0 }, mask = { .lane = 0 };
+    struct job delivery = { .lane = 0 };
     pthread_t first = start(raise_lane, &delivery);
     sem_wait(&parked);
     lane_mask(1);                   /* nobody is there: returns */
     lane_set(2);
-    pthread_t second = start(mask_lane, &mask);
-    nap_ms(30);
-    expect(!atomic_load(&mask.done));
-    sem_post(&go_on);
-    pthread_join(first, NULL);
-    pthread_join(second, NULL);
-    expect_eq(delivery.result, MSIROUTE_SENT);
-    expect_ok(mask.result);
-    atomic_store(&lanes_inside, NULL);
+    mask_waits_for(first, &delivery, 0);
     expect_eq(lane_raise(0), MSIROUTE_PENDING);
     lanes_close();
 }
@@ -148,18 +155,10 @@ static void mask_waits_for_the_outer_and_the_inner_of_nested_deliveries(enum hos
         return;
     for (unsigned masked = 0; masked < 2; masked++) {
         open_car_park(park_in_the_inner_one);
-        struct job delivery = { .lane = 0 }, mask = { .lane = masked };
+        struct job delivery = { .lane = 0 };
         pthread_t first = start(raise_lane, &delivery);
         sem_wait(&parked);
-        pthread_t second = start(mask_lane, &mask);
-        nap_ms(30);
-        expect(!atomic_load(&mask.done));
-        sem_post(&go_on);
-        pthread_join(first, NULL);
-        pthread_join(second, NULL);
-        expect_eq(delivery.result, MSIROUTE_SENT);
-        expect_ok(mask.result);
-        atomic_store(&lanes_inside, NULL);
+        mask_waits_for(first, &delivery, masked);
         lane_unmask(masked);
     }
     lanes_close();

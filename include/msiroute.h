@@ -474,8 +474,8 @@ const char *msi_route_cache_version(void);
  * Raises a vector. [fast]
  *
  * \return MSIROUTE_SENT, MSIROUTE_PENDING, MSIROUTE_REFUSED or MSIROUTE_DISABLED; -EINVAL (bad handle, no such vector, or
- *         the VM has no interrupt controller yet); -ENODEV (closed); -ESHUTDOWN (the cache is gone); -EDEADLK (from inside `raise_gsi`, and the message has no route
- *         yet); what the kernel says. After an error nothing was sent or kept.
+ *         the VM has no interrupt controller yet); -ENODEV (closed); -ESHUTDOWN (the cache is gone); -EDEADLK (from inside a
+ *         callback, and the message has no route yet); what the kernel says. After an error nothing was sent or kept.
  */
 int msi_deliver(struct msi_device *dev,
                 uint32_t index);
@@ -485,7 +485,8 @@ int msi_deliver(struct msi_device *dev,
  *
  * \param requester           who sends it, or MSIROUTE_NO_REQUESTER.
  * \param already_translated  1: no interrupt remapping applies to it. (There is none yet.)
- * \return MSIROUTE_SENT; MSIROUTE_REFUSED; -EINVAL (not a message, or the VM has no interrupt controller yet); what the kernel says.
+ * \return MSIROUTE_SENT; MSIROUTE_REFUSED; -EINVAL (bad handle, not a message, or the VM has no interrupt controller yet);
+ *         -EDEADLK as msi_deliver(); what the kernel says.
  */
 int msi_deliver_message(struct msi_route_cache *cache,
                         uint32_t requester,

@@ -13,8 +13,8 @@ use crate::Delivery;
 /// Raises a vector. [fast]
 ///
 /// \return MSIROUTE_SENT, MSIROUTE_PENDING, MSIROUTE_REFUSED or MSIROUTE_DISABLED; -EINVAL (bad handle, no such vector, or
-///         the VM has no interrupt controller yet); -ENODEV (closed); -ESHUTDOWN (the cache is gone); -EDEADLK (from inside `raise_gsi`, and the message has no route
-///         yet); what the kernel says. After an error nothing was sent or kept.
+///         the VM has no interrupt controller yet); -ENODEV (closed); -ESHUTDOWN (the cache is gone); -EDEADLK (from inside a
+///         callback, and the message has no route yet); what the kernel says. After an error nothing was sent or kept.
 #[no_mangle]
 pub unsafe extern "C" fn msi_deliver(dev: *mut msi_device, index: u32) -> c_int {
     let slot = sync::fast_slot();
@@ -35,26 +35,29 @@ unsafe fn otherwise_deliver(
 ) -> c_int {
     call(|| {
         let delivery = match tried? {
-            Some(Ok(Reception::Accepted)) => Delivery::Sent,
-            Some(Ok(Reception::Refused)) => Delivery::Refused,
-            Some(Err(error)) => return Err(error),
+            Some(result) => result?.into(),
             // SAFETY: C's handle.
             None => unsafe { arg(dev) }?.device.deliver_slowly(index)?,
         };
-        Ok(match delivery {
-            Delivery::Sent => MSIROUTE_SENT,
-            Delivery::Pending => MSIROUTE_PENDING,
-            Delivery::Refused => MSIROUTE_REFUSED,
-            Delivery::Disabled => MSIROUTE_DISABLED,
-        })
+        Ok(number_of(delivery))
     })
+}
+
+fn number_of(delivery: Delivery) -> c_int {
+    match delivery {
+        Delivery::Sent => MSIROUTE_SENT,
+        Delivery::Pending => MSIROUTE_PENDING,
+        Delivery::Refused => MSIROUTE_REFUSED,
+        Delivery::Disabled => MSIROUTE_DISABLED,
+    }
 }
 
 /// Sends a message that belongs to no vector. [fast]
 ///
 /// \param requester           who sends it, or MSIROUTE_NO_REQUESTER.
 /// \param already_translated  1: no interrupt remapping applies to it. (There is none yet.)
-/// \return MSIROUTE_SENT; MSIROUTE_REFUSED; -EINVAL (not a message, or the VM has no interrupt controller yet); what the kernel says.
+/// \return MSIROUTE_SENT; MSIROUTE_REFUSED; -EINVAL (bad handle, not a message, or the VM has no interrupt controller yet);
+///         -EDEADLK as msi_deliver(); what the kernel says.
 #[no_mangle]
 pub unsafe extern "C" fn msi_deliver_message(
     cache: *mut msi_route_cache,
@@ -67,9 +70,6 @@ pub unsafe extern "C" fn msi_deliver_message(
     call(|| {
         // SAFETY: C's handle.
         let reception = unsafe { arg(cache) }?.cache.deliver_message(address, data, requester)?;
-        Ok(match reception {
-            Reception::Accepted => MSIROUTE_SENT,
-            Reception::Refused => MSIROUTE_REFUSED,
-        })
+        Ok(number_of(reception.into()))
     })
 }

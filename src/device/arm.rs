@@ -70,7 +70,7 @@ pub(super) fn arm(cache: &RouteCache, items: &[Item]) -> Result<()> {
     result
 }
 
-/// The three steps.
+/// The three steps. What the eventfds had counted before they were bound is pending then: hand it over.
 pub(super) fn flush(cache: &RouteCache, items: &[Item]) -> Result<()> {
     let mut results = Vec::with_capacity(items.len());
     let mut staged = Vec::new();
@@ -85,8 +85,6 @@ pub(super) fn flush(cache: &RouteCache, items: &[Item]) -> Result<()> {
         let routes = cache.routes.apply(cache.backend(), &changes);
         results.extend(staged.iter().zip(routes).map(|(staged, route)| finish(staged, route)));
     }
-    // What the eventfds had counted before they were bound.
-    results.extend(items.iter().map(|item| item.device.hand_over(item.index)));
     let result = first_error(results.into_iter());
     if result.is_err() {
         cache.note_unserved();
@@ -136,11 +134,10 @@ fn finish(staged: &Staged, route: Result<u32>) -> Result<()> {
     };
     let is_wanted = vector_control.generation == *generation && vector.is_open(&device.gate);
     let Some(eventfds) = &mut vector_control.eventfds else {
-        // All eventfds are gone: nothing stands on these routes.
-        let pins = route.iter().copied().chain(from.map(|from| from.gsi));
-        let mut gsis: Vec<u32> = pins.collect();
-        gsis.dedup();
-        gsis.into_iter().for_each(|gsi| cache.routes.unpin(gsi));
+        // All eventfds are gone: nothing stands on these routes. (In place, it is one.)
+        let gsi = route.ok();
+        let from = from.map(|from| from.gsi).filter(|&from| Some(from) != gsi);
+        gsi.into_iter().chain(from).for_each(|gsi| cache.routes.unpin(gsi));
         return Ok(());
     };
     let gsi = match route {
@@ -252,7 +249,9 @@ impl RouteCache {
                 let key = |item: &Item| (Arc::as_ptr(&item.device).addr(), item.index);
                 items.sort_unstable_by_key(key);
                 items.dedup_by_key(|item| key(item));
-                arm(self, &items)
+                let armed = arm(self, &items);
+                let hand_over = |item: &Item| item.device.hand_over(item.index);
+                armed.and(first_error(items.iter().map(hand_over)))
             }
         }
     }

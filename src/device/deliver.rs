@@ -4,7 +4,7 @@
 use super::{closed, Delivery, Device};
 use crate::backend::{Backend, Reception};
 use crate::cache::Sending;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::sync::{self, FastSlot};
 use crate::vector::{Attempt, Cause, Vector};
 
@@ -14,9 +14,7 @@ impl Device {
     /// Errors: `EINVAL` (no such vector), `ENODEV`, `ESHUTDOWN`; what the kernel says (nothing is sent or kept then).
     pub fn deliver(&self, index: u32) -> Result<Delivery> {
         match self.deliver_fast(sync::fast_slot(), index) {
-            Some(Ok(Reception::Accepted)) => Ok(Delivery::Sent),
-            Some(Ok(Reception::Refused)) => Ok(Delivery::Refused),
-            Some(Err(error)) => Err(error),
+            Some(result) => result.map(Delivery::from),
             None => self.deliver_slowly(index),
         }
     }
@@ -70,18 +68,14 @@ impl Device {
     ) -> Result<Delivery> {
         loop {
             match attempt {
-                Attempt::Sent(Sending::Done(Reception::Accepted)) => return Ok(Delivery::Sent),
-                Attempt::Sent(Sending::Done(Reception::Refused)) => return Ok(Delivery::Refused),
-                Attempt::Sent(Sending::Failed(error)) => {
-                    if vector.is_pending() {
-                        self.cache.note_unserved();
-                    }
-                    return Err(error);
-                }
+                Attempt::Sent(Sending::Done(reception)) => return Ok(reception.into()),
+                Attempt::Sent(Sending::Failed(error)) => return self.fail(vector, error),
                 Attempt::Sent(Sending::NeedsRoute) => {
                     // It may be another by now: then that one needs a route.
-                    if let Some(message) = vector.read_message() {
-                        self.cache.provide_route(&message)?;
+                    let message = vector.read_message();
+                    let provided = message.map_or(Ok(()), |it| self.cache.provide_route(&it));
+                    if let Err(error) = provided {
+                        return self.fail(vector, error);
                     }
                 }
                 Attempt::Nothing => return Ok(Delivery::Pending),
@@ -107,12 +101,19 @@ impl Device {
         }
     }
 
+    /// Nothing was sent. What was pending stays so, and is tried again.
+    fn fail(&self, vector: &Vector, error: Error) -> Result<Delivery> {
+        if vector.is_pending() {
+            self.cache.note_unserved();
+        }
+        Err(error)
+    }
+
     /// Sends what is pending, if the vector is open. On an error it stays pending, and is tried again.
     pub(super) fn hand_over(&self, index: u32) -> Result<()> {
         match self.vector(index) {
             Ok(vector) if vector.is_pending() => {
-                let result = self.attempt_and_go_on(vector, Cause::Opened);
-                result.map(|_| ()).inspect_err(|_| self.cache.note_unserved())
+                self.attempt_and_go_on(vector, Cause::Opened).map(|_| ())
             }
             _ => Ok(()),
         }

@@ -79,21 +79,20 @@ impl Eventfds {
         found.map(|eventfd| eventfd.bound.is_some())
     }
 
-    pub fn is_bound_to(&self, gsi: u32) -> bool {
+    fn is_bound_to(&self, gsi: u32) -> bool {
         self.list.iter().any(|eventfd| eventfd.bound == Some(gsi))
     }
 
     /// Something is counted by an eventfd that the kernel does not read.
     pub fn has_counted(&self) -> bool {
-        let mut unbound = self.list.iter().filter(|eventfd| eventfd.bound.is_none());
-        unbound.any(|eventfd| eventfd::has_count(eventfd.as_fd()))
+        self.unbound().any(|eventfd| eventfd::has_count(eventfd.as_fd()))
     }
 
     /// Takes what eventfds that the kernel does not read have counted. Whether that was anything.
     pub fn take_counted(&self) -> bool {
-        let unbound = self.list.iter().filter(|eventfd| eventfd.bound.is_none());
         // Of every one, not only up to the first.
-        unbound.map(|eventfd| eventfd::take_count(eventfd.as_fd())).fold(0, u64::max) > 0
+        let counts = self.unbound().map(|eventfd| eventfd::take_count(eventfd.as_fd()));
+        counts.filter(|&count| count > 0).count() > 0
     }
 
     /// Takes an eventfd in, unbound.
@@ -196,11 +195,13 @@ impl Eventfds {
         }))
     }
 
+    fn unbound(&self) -> impl Iterator<Item = &Eventfd> {
+        self.list.iter().filter(|eventfd| eventfd.bound.is_none())
+    }
+
     fn release_unused_route(&mut self, cache: &RouteCache) {
-        if let Some(unused) = self
-            .route
-            .take_if(|route| !self.list.iter().any(|eventfd| eventfd.bound == Some(route.gsi)))
-        {
+        if let Some(unused) = self.route.filter(|route| !self.is_bound_to(route.gsi)) {
+            self.route = None;
             cache.routes.unpin(unused.gsi);
         }
     }

@@ -54,8 +54,7 @@ impl Device {
         }
         // Also if it was closed already: the kernel may have refused to let an eventfd go.
         let result = self.disarm_all(&mut control);
-        drop(control);
-        self.cache.retry_unserved_quietly();
+        self.after_disarm(control);
         result
     }
 
@@ -79,8 +78,7 @@ impl Device {
             }
             vector.take_pending();
         }
-        drop(control);
-        self.cache.retry_unserved_quietly();
+        self.after_disarm(control);
         result
     }
 

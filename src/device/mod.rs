@@ -24,6 +24,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::backend::Reception;
 use crate::cache::{first_error, not_a_message, refuse_reentry, Member, RouteCache};
 use crate::error::{Error, Result};
 use crate::vector::{Gate, Vector};
@@ -66,6 +67,15 @@ pub enum Delivery {
     Refused,
     /// The capability is disabled: nothing was sent or kept.
     Disabled,
+}
+
+impl From<Reception> for Delivery {
+    fn from(reception: Reception) -> Self {
+        match reception {
+            Reception::Accepted => Delivery::Sent,
+            Reception::Refused => Delivery::Refused,
+        }
+    }
 }
 
 /// The function's control bits.
@@ -351,13 +361,12 @@ impl Device {
         let (vector, vector_control) = self.both(&mut control, index)?;
         let eventfds = vector_control.eventfds.as_deref();
         let state = self.state();
-        let in_kernel = eventfds.is_some_and(|it| it.all_send(vector.message()));
         Ok(VectorInfo {
             set: vector.is_set(),
             masked: vector.is_masked(),
             live: vector.is_set() && !vector.is_masked() && state.enabled && !state.function_masked,
-            in_kernel,
-            unserved: eventfds.is_some() && !in_kernel && vector.is_open(&self.gate),
+            in_kernel: eventfds.is_some_and(|it| it.all_send(vector.message())),
+            unserved: self.is_unserved(vector, vector_control),
             address: vector_control.address,
             data: vector_control.data,
             eventfds: eventfds.map_or(0, |it| u32::try_from(it.len()).unwrap_or(u32::MAX)),
@@ -391,6 +400,12 @@ impl Device {
         Ok(control)
     }
 
+    /// It should send, and has an eventfd that does not.
+    fn is_unserved(&self, vector: &Vector, control: &VectorControl) -> bool {
+        let waits = control.eventfds.as_deref().is_some_and(|it| !it.all_send(vector.message()));
+        waits && vector.is_open(&self.gate)
+    }
+
     fn check_alive(&self) -> Result<()> {
         let gate = self.gate.bits();
         if gate & closed::SHUT_DOWN != 0 {
@@ -422,7 +437,11 @@ impl Device {
     }
 
     fn serve_all(&self) -> Result<()> {
-        self.serve_those(0..u32::try_from(self.vectors.len()).unwrap_or(MAX_VECTORS))
+        self.serve_those(self.all())
+    }
+
+    fn all(&self) -> std::ops::Range<u32> {
+        0..u32::try_from(self.vectors.len()).unwrap_or(MAX_VECTORS)
     }
 
     fn serve_those(&self, indices: std::ops::Range<u32>) -> Result<()> {
@@ -467,20 +486,14 @@ impl Member for Device {
     }
 
     fn retry(&self) -> Result<()> {
-        let all = 0..u32::try_from(self.vectors.len()).unwrap_or(MAX_VECTORS);
-        let armed = arm::flush(&self.cache, &self.items(all.clone()));
-        armed.and(first_error(all.map(|index| self.hand_over(index))))
+        let armed = arm::flush(&self.cache, &self.items(self.all()));
+        armed.and(first_error(self.all().map(|index| self.hand_over(index))))
     }
 
     fn unserved(&self) -> u64 {
         let control = self.control.lock();
         let vectors = self.vectors.iter().zip(control.vectors.iter());
-        let is_unserved = |(vector, control): &(&Vector, &VectorControl)| {
-            let waits =
-                control.eventfds.as_deref().is_some_and(|it| !it.all_send(vector.message()));
-            waits && vector.is_open(&self.gate)
-        };
-        vectors.filter(is_unserved).count() as u64
+        vectors.filter(|(vector, control)| self.is_unserved(vector, control)).count() as u64
     }
 }
 

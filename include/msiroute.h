@@ -12,7 +12,7 @@
  * Threads: every function may be called from any thread at any time, but that a _free needs the last call on that handle to
  * be over. [fast]: no lock, no allocation, at most one system call (and a write of the kernel's table where the host lacks
  * KVM_SIGNAL_MSI); calls back only into `signal` and `raise_gsi`. [control]: may wait for deliveries under way and for a
- * write of the table (milliseconds). Not from inside a callback: -EDEADLK. */
+ * write of the table (milliseconds), and calls `changed` last. Not from inside the functions of msi_route_cache_ops: -EDEADLK. */
 
 #ifndef MSIROUTE_H
 #define MSIROUTE_H
@@ -60,6 +60,17 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
  * at its first cache, -EBUSY later.
  */
 #define MSIROUTE_CACHE_FENCES (1 << 2)
+
+/**
+ * Start as after msi_route_cache_pause() (an incoming migration): msi_route_cache_resume() ends it.
+ */
+#define MSIROUTE_CACHE_PAUSED (1 << 3)
+
+/**
+ * The library may start threads, up to seven and for some milliseconds, to unbind many eventfds at once (function mask,
+ * disable, reset, unplug, pause): one after the other each takes up to 0.1 ms of waiting in the kernel. They handle no signals.
+ */
+#define MSIROUTE_CACHE_HELPER_THREADS (1 << 4)
 
 /**
  * The host takes whole messages, and the cache uses that.
@@ -113,7 +124,44 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_KIND_MSIX 1
 
 /**
- * Message Control's enable bit; always set on MSIROUTE_KIND_PLAIN.
+ * An MSI capability: starts disabled. Its vectors have one message, which differs in the low bits of the data.
+ */
+#define MSIROUTE_KIND_MSI 2
+
+/**
+ * As MSIROUTE_KIND_PLAIN, but vector i owns the GSI first_pin + i, and is in the kernel's table while it has a message: an
+ * IOAPIC in user space (split irqchip), of which the kernel reads there which pins are level-triggered, to tell of their EOIs.
+ */
+#define MSIROUTE_KIND_PINS 3
+
+/**
+ * The MSI capability has a 64-bit address.
+ */
+#define MSIROUTE_DEVICE_MSI_64 (1 << 0)
+
+/**
+ * The MSI capability has mask and pending registers.
+ */
+#define MSIROUTE_DEVICE_MSI_MASK (1 << 1)
+
+/**
+ * A message whose data is 0 is none (device assignment's old way to switch a vector off).
+ */
+#define MSIROUTE_DEVICE_DATA0_OFF (1 << 2)
+
+/**
+ * The capability was enabled or disabled: msi_device_state() says which.
+ */
+#define MSIROUTE_CHANGED_ENABLE (1 << 0)
+
+/**
+ * Of vectors `first` to `first + n - 1`, some have become live, or are so no more, or are live with another message:
+ * msi_vector_info() says what is true now.
+ */
+#define MSIROUTE_CHANGED_VECTORS (1 << 1)
+
+/**
+ * Message Control's enable bit; always set where there is none.
  */
 #define MSIROUTE_ENABLED (1 << 0)
 
@@ -136,6 +184,13 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
  * Not duplicated: it must stay open, and be this file, until it is unbound.
  */
 #define MSIROUTE_EVENTFD_BORROWED (1 << 1)
+
+/**
+ * The VMM, told by `changed` that the vector is not live, keeps the source from signalling (vhost, VFIO): masking the vector
+ * or the function does not unbind the eventfd then, which is dear. What the source holds back meanwhile is the VMM's to show in
+ * the pending bit, by msi_deliver().
+ */
+#define MSIROUTE_EVENTFD_MASKED_AT_SOURCE (1 << 2)
 
 /**
  * It has a message.
@@ -168,7 +223,7 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_SENT 0
 
 /**
- * The vector could not send (masked, bus master off, no message, or being changed at this moment): kept, and sent once when
+ * The vector could not send (masked, bus master off, paused, no message, or being changed at this moment): kept, and sent once when
  * it can; another thread may just have done that.
  */
 #define MSIROUTE_PENDING 1
@@ -324,7 +379,7 @@ struct msi_device_config {
    */
   uint32_t size;
   /**
-   * 0.
+   * MSIROUTE_DEVICE_...
    */
   uint32_t flags;
   /**
@@ -332,7 +387,7 @@ struct msi_device_config {
    */
   uint32_t kind;
   /**
-   * 1 to 2048.
+   * 1 to 2048; of MSIROUTE_KIND_MSI 1, 2, 4, 8, 16 or 32.
    */
   uint32_t vectors;
   /**
@@ -340,13 +395,50 @@ struct msi_device_config {
    */
   uint32_t requester;
   /**
-   * 0.
+   * MSIROUTE_KIND_PINS: the GSI of vector 0. Else 0.
    */
-  uint32_t pad;
+  uint32_t first_pin;
+  /**
+   * Where the MSI or MSI-X capability lies in config space, 0x40 to 0xff and a multiple of 4. 0: the VMM does not forward
+   * accesses to config space, and the fields up to `pba_offset` are 0 too.
+   */
+  uint32_t cap_offset;
+  /**
+   * The next capability, or 0.
+   */
+  uint32_t cap_next;
+  /**
+   * MSI-X: the base address register (0 to 5) and the offset in it (a multiple of 8) of the table.
+   */
+  uint32_t table_bar;
+  /**
+   * See `table_bar`.
+   */
+  uint32_t table_offset;
+  /**
+   * The same of the pending bit array.
+   */
+  uint32_t pba_bar;
+  /**
+   * See `pba_bar`.
+   */
+  uint32_t pba_offset;
   /**
    * For logs; copied. May be NULL.
    */
   const char *name;
+  /**
+   * What a control call changed, once a call (or commit, or resume) however much it was, after the change is live: on the
+   * calling thread, with no lock of the library's held. It may call anything but msi_device_free() of this device. Calls on
+   * several threads may overtake each other, so what msi_device_state() and msi_vector_info() say is what counts, and a
+   * later change makes another call. Binding and unbinding eventfds is no change. It must not wait for a lock that is held
+   * around calls of msi_device_free() or msi_route_cache_pause(), which wait for it. May be NULL.
+   */
+  void (*changed)(void *opaque, struct msi_device *dev, uint32_t what, uint32_t first, uint32_t n);
+  /**
+   * For `changed`; valid until msi_device_free() of the last reference has returned.
+   */
+  void *opaque;
 };
 
 /**
@@ -443,13 +535,31 @@ int msi_route_cache_set_fixed(struct msi_route_cache *cache,
 int msi_route_cache_begin(struct msi_route_cache *cache);
 
 /**
- * Makes this thread's staged changes live. Also tries again to serve vectors that could not be served; without a begin
+ * Makes this thread's staged changes live, then calls `changed` once a device. Also tries again to serve vectors that could not be served; without a begin
  * that is all it does. [control]
  *
  * \return 0; the first error met of this thread's changes, without a begin of any: -ENOSPC (no route is free), what the kernel says. Vectors keep what was written to them; those
  *         that are not served say so in msi_vector_info(), count their events, and are tried again.
  */
 int msi_route_cache_commit(struct msi_route_cache *cache);
+
+/**
+ * Pauses the VM's interrupts, to save or restore it. Once this returns nothing of the library's reaches the guest: what is
+ * raised is kept pending, eventfds count, msi_deliver_message() says -EAGAIN, and `changed` is neither running nor called. Save
+ * and load devices meanwhile, and the guest's APICs: what was sent before is in them, what comes now is not. Nests. [control]
+ *
+ * \return 0; -EINVAL; what the kernel says to unbinding eventfds (it is paused all the same, but those still interrupt).
+ */
+int msi_route_cache_pause(struct msi_route_cache *cache);
+
+/**
+ * Undoes one pause. With the last, each pending vector is sent once and eventfds are given to the kernel, with one write of
+ * its table; then `changed` tells of what changed meanwhile. Restore the APICs before. [control]
+ *
+ * \return 0; -EINVAL (also if it is not paused); the first error met serving vectors (the cache goes on all the same, and it is
+ *         tried again).
+ */
+int msi_route_cache_resume(struct msi_route_cache *cache);
 
 /**
  * Fills in the numbers of this moment.
@@ -486,7 +596,7 @@ int msi_deliver(struct msi_device *dev,
  * \param requester           who sends it, or MSIROUTE_NO_REQUESTER.
  * \param already_translated  1: no interrupt remapping applies to it. (There is none yet.)
  * \return MSIROUTE_SENT; MSIROUTE_REFUSED; -EINVAL (bad handle, not a message, or the VM has no interrupt controller yet);
- *         -EDEADLK as msi_deliver(); what the kernel says.
+ *         -EAGAIN (the cache is paused: there is nowhere to keep it); -EDEADLK as msi_deliver(); what the kernel says.
  */
 int msi_deliver_message(struct msi_route_cache *cache,
                         uint32_t requester,
@@ -498,7 +608,8 @@ int msi_deliver_message(struct msi_route_cache *cache,
  * Makes a device. [control]
  *
  * \param dev  receives the handle, NULL on failure; ends with msi_device_free().
- * \return 0; -EINVAL (bad config: no such kind, 0 or more than 2048 vectors); -E2BIG.
+ * \return 0; -EINVAL (bad config: no such kind or number of vectors, a capability that cannot lie there); -E2BIG; of
+ *         MSIROUTE_KIND_PINS -EBUSY (a GSI is the VMM's own or another's, or first_gsi is not above it) and -ENOTSUP (no table).
  */
 int msi_device_new(struct msi_route_cache *cache,
                    const struct msi_device_config *config,
@@ -520,12 +631,13 @@ struct msi_device *msi_device_ref(struct msi_device *dev);
 int msi_device_close(struct msi_device *dev);
 
 /**
- * Drops one owner's reference; the last one closes the device. NULL is nothing. Not from inside a callback. [control]
+ * Drops one owner's reference; the last one closes the device, and waits until its `changed` does not run. NULL is nothing.
+ * Not from inside a callback. [control]
  */
 void msi_device_free(struct msi_device *dev);
 
 /**
- * Function-level reset: disabled and masked as a new device, no messages, nothing pending. Bound eventfds stay with their
+ * Function-level reset: registers as of a new device, no messages, nothing pending. Bound eventfds stay with their
  * vectors; what they have counted is thrown away. The bus-master bit stays: it is the VMM's to change. [control]
  *
  * \return 0; -EINVAL; -ENODEV; -ESHUTDOWN; what the kernel says to an unbind (the rest is done all the same).
@@ -549,10 +661,11 @@ int msi_device_set_bus_master(struct msi_device *dev,
                               int on);
 
 /**
- * Message Control as the guest wrote it, for a VMM that keeps the register: MSIROUTE_ENABLED and MSIROUTE_FUNCTION_MASKED.
+ * Message Control as the guest wrote it, for a VMM that keeps the register: MSIROUTE_ENABLED, and of MSI-X
+ * MSIROUTE_FUNCTION_MASKED.
  * Whatever number of vectors becomes live, the kernel's table is written at most once. [control]
  *
- * \return 0; -EINVAL (unknown flags, or MSIROUTE_KIND_PLAIN); -ENODEV; -ESHUTDOWN; what serving the vectors says (the bits stand).
+ * \return 0; -EINVAL (a bit that the device's kind does not have); -ENODEV; -ESHUTDOWN; what serving the vectors says (the bits stand).
  */
 int msi_device_set_control(struct msi_device *dev,
                            uint32_t flags);
@@ -563,6 +676,80 @@ int msi_device_set_control(struct msi_device *dev,
 uint32_t msi_device_state(const struct msi_device *dev);
 
 /**
+ * A guest's read of the MSI-X table, of any offset and length: all ones where PCI defines nothing (it defines aligned
+ * accesses of 4 and 8 bytes). [control]
+ *
+ * \param offset  from the table's start, in bytes.
+ * \param data    filled, little-endian as in a KVM MMIO exit; with ones after an error, too.
+ * \return 0; -EINVAL (not MSIROUTE_KIND_MSIX); -ENODEV; -ESHUTDOWN.
+ */
+int msi_device_table_read(struct msi_device *dev,
+                          uint64_t offset,
+                          void *data,
+                          size_t len);
+
+/**
+ * A guest's write to the MSI-X table, of any offset and length: ignored where PCI defines nothing. A message that a guest
+ * changes while its vector may send counts when address and data have both been written: never half of each. One that is
+ * no interrupt message stands in the table, and the vector keeps what is raised. Makes no system call while the vector
+ * is masked. [control]
+ *
+ * \return 0; -EINVAL (not MSIROUTE_KIND_MSIX); -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if the vector cannot be
+ *         served (what was written stands, its eventfds' events are counted, and it is tried again).
+ */
+int msi_device_table_write(struct msi_device *dev,
+                           uint64_t offset,
+                           const void *data,
+                           size_t len);
+
+/**
+ * A guest's read of the MSI-X pending bit array: one bit a vector, in 64-bit words; else as msi_device_table_read(). Makes
+ * system calls for vectors alone that have an eventfd and are masked. [control]
+ *
+ * \return as msi_device_table_read().
+ */
+int msi_device_pba_read(struct msi_device *dev,
+                        uint64_t offset,
+                        void *data,
+                        size_t len);
+
+/**
+ * A guest's write to the MSI-X pending bit array, which changes nothing: it is read-only. [control]
+ *
+ * \return 0; -EINVAL (not MSIROUTE_KIND_MSIX); -ENODEV; -ESHUTDOWN.
+ */
+int msi_device_pba_write(struct msi_device *dev, uint64_t _offset, const void *data, size_t len);
+
+/**
+ * A guest's read of config space: fills in the bytes that lie in the capability and leaves the others alone. Read with
+ * cap_offset and msi_device_capability_size() it gives the whole capability. [control]
+ *
+ * \param offset  from the start of config space, in bytes.
+ * \return 1 if some bytes lay in the capability, else 0; -EINVAL; -ENODEV; -ESHUTDOWN.
+ */
+int msi_device_config_read(struct msi_device *dev,
+                           uint32_t offset,
+                           void *data,
+                           size_t len);
+
+/**
+ * A guest's write to config space: takes the bytes that lie in the capability, in any width, and of them what is writable.
+ * However many vectors it opens, the kernel's table is written at most once. [control]
+ *
+ * \return 1 if some bytes lay in the capability, else 0; -EINVAL; -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if
+ *         vectors cannot be served (what was written stands, and it is tried again).
+ */
+int msi_device_config_write(struct msi_device *dev,
+                            uint32_t offset,
+                            const void *data,
+                            size_t len);
+
+/**
+ * The length of the MSI or MSI-X capability in bytes; 0 where there is none, and for a bad handle. [fast]
+ */
+size_t msi_device_capability_size(const struct msi_device *dev);
+
+/**
  * Sets where messages go that no caller can be told, for the whole process; NULL: nowhere, as at the start. The function
  * may be called on any thread, possibly once more after it was replaced; it must not call the library. `message` lasts for the call.
  */
@@ -570,10 +757,72 @@ void msi_route_cache_set_log(void (*log)(void *opaque, uint32_t level, const cha
                              void *opaque);
 
 /**
- * Gives a vector a message: the guest's address and data. Once this returns the old one is not sent any more, and no
- * mixture of the two ever is. (In a transaction, what its eventfds send changes with the commit.) [control]
+ * How many bytes msi_device_save() writes: the same for every device of this kind and as many vectors. 0 for a bad handle.
+ * [fast]
+ */
+size_t msi_device_save_size(const struct msi_device *dev);
+
+/**
+ * Saves the device: messages, masks, enable bits, bus master, and what is pending, in a format that stays (docs/snapshot.md).
+ * What its eventfds have counted is saved as pending, and stays counted. Pause the cache first, and stop the vCPUs: else it
+ * is the state of a moment. [control]
  *
- * \return 0; -EINVAL (not a message: nothing is changed, so clear the vector if the old message must go); -ENODEV;
+ * \param len  msi_device_save_size().
+ * \return 0; -EINVAL; -ENODEV; -ESHUTDOWN.
+ */
+int msi_device_save(struct msi_device *dev,
+                    void *data,
+                    size_t len);
+
+/**
+ * Makes the device what was saved, of a device of the same kind and as many vectors, whatever its GSIs were. Eventfds stay
+ * bound, and what they have counted stays counted. The requester is not part of it. In a cache that is not paused, what is
+ * pending may be sent before this returns. [control]
+ *
+ * \return 0; -EINVAL (not a saved state of such a device) or -ENOTSUP (of another version): nothing is changed; -ENODEV;
+ *         -ESHUTDOWN; -ENOSPC or what the kernel says if vectors cannot be served (the state stands, and it is tried again).
+ */
+int msi_device_load(struct msi_device *dev,
+                    const void *data,
+                    size_t len);
+
+/**
+ * The registers as the guest reads them, for a VMM with a format of its own. [control]
+ *
+ * \param cap    the capability, msi_device_capability_size() long; NULL and 0: left out, as of the others.
+ * \param table  the MSI-X table, 16 bytes a vector.
+ * \param pba    the MSI-X pending bit array, in whole bytes or whole 64-bit words.
+ * \return 0; -EINVAL (a length that does not fit); -ENODEV; -ESHUTDOWN.
+ */
+int msi_device_export(struct msi_device *dev,
+                      void *cap,
+                      size_t cap_len,
+                      void *table,
+                      size_t table_len,
+                      void *pba,
+                      size_t pba_len);
+
+/**
+ * Registers that were exported, or saved by another implementation, applied at once; what is left out stays. Pending bits
+ * of an MSI capability come with it. [control]
+ *
+ * \return 0; -EINVAL (a length that does not fit, another capability, a vector pending that does not exist): nothing is
+ *         changed; -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if vectors cannot be served.
+ */
+int msi_device_import(struct msi_device *dev,
+                      const void *cap,
+                      size_t cap_len,
+                      const void *table,
+                      size_t table_len,
+                      const void *pba,
+                      size_t pba_len);
+
+/**
+ * Gives a vector a message: the guest's address and data. Once this returns the old one is not sent any more, and no
+ * mixture of the two ever is. (In a transaction, what its eventfds send changes with the commit.) In MSI-X registers it is as
+ * if the guest had written both at once. [control]
+ *
+ * \return 0; -EINVAL (MSIROUTE_KIND_MSI; not a message: nothing is changed, so clear the vector if the old message must go); -ENODEV;
  *         -ESHUTDOWN; -ENOSPC or what the kernel says if its eventfds cannot be served (the message stands, their events are
  *         counted, and it is tried again).
  */
@@ -583,11 +832,13 @@ int msi_vector_set(struct msi_device *dev,
                    uint32_t data);
 
 /**
- * Takes a vector's message away: what is raised is kept pending until it has one again. [control]
+ * Takes a vector's message away: what is raised is kept pending until it has one again. A pin leaves the kernel's table (in a
+ * transaction with the commit). [control]
  *
- * \return 0; -EINVAL; -ENODEV; -ESHUTDOWN; what the kernel says to unbinding an eventfd.
+ * \return 0; -EINVAL (also MSIROUTE_KIND_MSI); -ENODEV; -ESHUTDOWN; what the kernel says to unbinding an eventfd.
  */
-int msi_vector_clear(struct msi_device *dev, uint32_t index);
+int msi_vector_clear(struct msi_device *dev,
+                     uint32_t index);
 
 /**
  * Masks a vector: once this returns no message of it is sent. [control]
@@ -628,7 +879,8 @@ int msi_vector_clear_pending(struct msi_device *dev,
  *
  * \param fd     duplicated, unless MSIROUTE_EVENTFD_BORROWED.
  * \param flags  MSIROUTE_EVENTFD_...
- * \return 0; -EBADF (closed); -EINVAL (not an eventfd, a semaphore, unknown flags); -EBUSY (bound already, by whatever
+ * \return 0; -EBADF (closed); -EINVAL (not an eventfd, a semaphore, unknown flags, MASKED_AT_SOURCE of a device without
+ *         `changed`); -EBUSY (bound already, by whatever
  *         number); -ENOTSUP (no irqfds here); -EMFILE; -ENODEV; -ESHUTDOWN; outside a transaction -ENOSPC (no route is free)
  *         and what the kernel says. On failure it is not bound.
  */

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::backend::kvm::KvmBackend;
 use crate::backend::{self, Backend, Features, Host, Reception};
 use crate::error::{Error, Result};
-use crate::message::{Addressing, Message};
+use crate::message::{Addressing, GuestMessage, Message};
 use crate::routes::Routes;
 use crate::stats::Stats;
 use crate::sync::{self, barrier, Readers};
@@ -26,6 +26,10 @@ pub struct Config {
     pub max_routes: u32,
     /// Send messages through routes even where they could be sent directly.
     pub no_direct: bool,
+    /// Begin as after [`RouteCache::pause`].
+    pub paused: bool,
+    /// Short-lived threads may be started, to unbind many eventfds at once.
+    pub helper_threads: bool,
     /// Never use `membarrier(2)` in this process; for its first cache.
     pub fences: bool,
 }
@@ -50,6 +54,16 @@ pub(crate) trait Member: Send + Sync {
     fn shut_down(&self);
     /// Addressing changed: encode every message anew.
     fn readdress(&self) -> Result<()>;
+    /// Send nothing more, keep everything.
+    fn pause(&self) -> Result<()>;
+    /// Sending is allowed again. Nothing is done about it yet: see [`Member::serve`].
+    fn unpause(&self);
+    /// Give eventfds to the kernel and send what is pending.
+    fn serve(&self) -> Result<()>;
+    /// Wait until the VMM's function for changes does not run.
+    fn wait_until_told(&self);
+    /// Tell the VMM what it could not be told while the cache was paused.
+    fn tell_untold(&self);
     /// Try again to serve what could not be served.
     fn retry(&self) -> Result<()>;
     /// Vectors that are open and have an eventfd nobody serves.
@@ -68,6 +82,12 @@ pub struct RouteCache {
     /// Sections of [`RouteCache::deliver_message`], which has no vector to read.
     readers: Readers,
     addressing: AtomicU8,
+    may_start_helpers: bool,
+    /// How often it was paused; held while members are paused one by one, and while a new one joins them. Taken
+    /// before any other lock.
+    pauses: Mutex<u32>,
+    /// Whether that is more than 0.
+    paused: AtomicBool,
     shared: Mutex<Shared>,
     /// Some vector may be unserved. Only a hint that looking is worth while.
     some_unserved: AtomicBool,
@@ -132,6 +152,9 @@ impl RouteCache {
             direct,
             readers: Readers::new(),
             addressing: AtomicU8::new(Addressing::default().to_bits()),
+            may_start_helpers: config.helper_threads,
+            pauses: Mutex::new(u32::from(config.paused)),
+            paused: AtomicBool::new(config.paused),
             shared: Mutex::default(),
             some_unserved: AtomicBool::new(false),
             occasions: AtomicU64::new(0),
@@ -151,12 +174,17 @@ impl RouteCache {
 
     /// Sends a message that belongs to no vector.
     ///
-    /// Errors: `EINVAL` if it is no interrupt message; what the kernel says.
+    /// Errors: `EINVAL` if it is no interrupt message; `EAGAIN` while the cache is paused (it has nowhere to be kept); what
+    /// the kernel says.
     pub fn deliver_message(&self, address: u64, data: u32, requester: u32) -> Result<Reception> {
-        let message = self.addressing().encode(address, data, requester);
+        let message = self.addressing().encode(GuestMessage { address, data }, requester);
         let message = message.ok_or_else(not_a_message)?;
         loop {
             let section = self.readers.enter();
+            // SeqCst: pairs with `pause`, which stores it and then waits for sections.
+            if self.paused.load(Ordering::SeqCst) {
+                return Err(Error::new(libc::EAGAIN, "the route cache is paused"));
+            }
             let sending = self.send(&message, section.is_counted());
             drop(section);
             match sending {
@@ -259,10 +287,64 @@ impl RouteCache {
         self.host.get().close();
     }
 
+    // ---- pausing -------------------------------------------------------------------------------
+
+    /// Once this returns nothing is sent: what is raised is kept pending, eventfds count, and the VMM is not told of
+    /// changes. Nests.
+    ///
+    /// Errors: what the kernel says to unbinding eventfds. It is paused all the same, but those still interrupt.
+    pub fn pause(&self) -> Result<()> {
+        refuse_reentry()?;
+        let mut pauses = self.pauses.lock();
+        *pauses += 1;
+        let mut paused = Ok(());
+        if *pauses == 1 {
+            self.paused.store(true, Ordering::SeqCst);
+            paused = first_error(self.members().iter().map(|member| member.pause()));
+            sync::wait_for(&self.readers);
+        }
+        drop(pauses);
+        // Not under the lock: what is waited for may want it.
+        self.members().iter().for_each(|member| member.wait_until_told());
+        paused
+    }
+
+    /// Undoes one pause; with the last each vector's pending interrupt is sent once, and eventfds are given to the
+    /// kernel with one write of the table. Then the VMM is told what changed meanwhile.
+    ///
+    /// Errors: `EINVAL` if it is not paused; what serving the vectors says (it goes on all the same, and serving is tried
+    /// again).
+    pub fn resume(self: &Arc<Self>) -> Result<()> {
+        refuse_reentry()?;
+        let mut pauses = self.pauses.lock();
+        if *pauses == 0 {
+            return Err(Error::invalid("the route cache is not paused"));
+        }
+        *pauses -= 1;
+        if *pauses > 0 {
+            return Ok(());
+        }
+        let members = self.members();
+        members.iter().for_each(|member| member.unpause());
+        self.paused.store(false, Ordering::SeqCst);
+        drop(pauses);
+        self.begin()?;
+        let served = first_error(members.iter().map(|member| member.serve()));
+        let committed = self.commit();
+        members.iter().for_each(|member| member.tell_untold());
+        served.and(committed)
+    }
+
     // ---- members -------------------------------------------------------------------------------
 
-    pub(crate) fn join(&self, address: usize, member: Weak<dyn Member>) {
-        self.shared.lock().members.insert(address, member);
+    /// Takes a member in; paused, if the cache is.
+    pub(crate) fn join(&self, address: usize, member: Arc<dyn Member>) {
+        let pauses = self.pauses.lock();
+        self.shared.lock().members.insert(address, Arc::downgrade(&member));
+        if *pauses > 0 {
+            // It has nothing yet that could be refused.
+            let _ = member.pause();
+        }
     }
 
     pub(crate) fn leave(&self, address: usize) {
@@ -272,6 +354,21 @@ impl RouteCache {
     fn members(&self) -> Vec<Arc<dyn Member>> {
         // The last reference to a device must not go while the lock is held: its drop takes it.
         self.shared.lock().members.values().filter_map(Weak::upgrade).collect()
+    }
+
+    pub(crate) fn own_pins(&self, first: u32, n: u32) -> Result<()> {
+        if !self.features.routes {
+            return Err(Error::new(libc::ENOTSUP, "pins need a table of routes"));
+        }
+        self.routes.own_pins(self.backend(), first..first.saturating_add(n))
+    }
+
+    pub(crate) fn disown_pins(&self, first: u32, n: u32) -> Result<()> {
+        self.routes.disown_pins(self.backend(), first..first.saturating_add(n))
+    }
+
+    pub(crate) fn may_start_helpers(&self) -> bool {
+        self.may_start_helpers
     }
 
     /// An eventfd serves one vector at a time. False if it serves one already.

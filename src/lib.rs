@@ -11,12 +11,15 @@
 //! | module | what it is |
 //! |---|---|
 //! | `capi` | the C surface |
-//! | [`device`] | a function's vectors: control, delivery, eventfds, transactions |
+//! | [`device`] | a function's vectors: the guest's accesses, control, delivery, eventfds, transactions |
 //! | [`cache`] | what one VM's devices share |
 //! | `routes` | the kernel's table as a cache: changes staged, written, only then believed |
 //! | `vector` | one vector: message, mask, pending |
+//! | `registers` | what the guest sees of MSI-X and MSI, as bytes |
+//! | `snapshot` | a device's state as bytes |
 //! | [`backend`] | where messages go: KVM, a table of C functions, a model of KVM |
 //! | `eventfd` | what can be told of an eventfd, and taken from it |
+//! | `helpers` | short-lived threads |
 //! | `sync` | the asymmetric reader/writer lock that deliveries read under |
 //! | [`message`], [`error`], [`stats`] | plain values |
 
@@ -27,12 +30,15 @@ pub mod capi;
 pub mod device;
 pub mod error;
 mod eventfd;
+mod helpers;
 pub mod message;
+mod registers;
 mod routes;
+mod snapshot;
 pub mod stats;
 mod sync;
 mod vector;
 
 pub use cache::{Config, RouteCache};
-pub use device::{Delivery, Device, Kind, VectorInfo};
+pub use device::{Delivery, Device, DeviceConfig, Kind, Masking, VectorInfo};
 pub use error::{Error, Result};

@@ -8,6 +8,15 @@
 /// "No requester": the message's sender does not matter to the host.
 pub const NO_REQUESTER: u32 = u32::MAX;
 
+/// A message as a guest writes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuestMessage {
+    /// Message address, and message upper address.
+    pub address: u64,
+    /// Message data.
+    pub data: u32,
+}
+
 /// A message in the form the kernel takes (`struct kvm_msi`, `struct kvm_irq_routing_msi`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Message {
@@ -56,7 +65,7 @@ impl Addressing {
     /// x86: Intel SDM 3A 11.11.1 (window 0xFEExxxxx), `Documentation/virt/kvm/api.rst`
     /// (`KVM_SIGNAL_MSI`: `address_hi` bits 7:0 must be zero).
     #[cfg(any(target_arch = "x86_64", target_arch = "x86"))]
-    pub fn encode(self, address: u64, data: u32, requester: u32) -> Option<Message> {
+    pub fn encode(self, message: GuestMessage, requester: u32) -> Option<Message> {
         const WINDOW: u64 = 0xFEE;
         /// Destination bits 14:8, where the guest puts them.
         const EXT_DEST: u64 = 0x7F << 5;
@@ -65,12 +74,12 @@ impl Addressing {
         /// Set: remappable format, in which bits 11:5 mean something else.
         const REMAPPABLE: u64 = 1 << 4;
 
+        let GuestMessage { mut address, data } = message;
         let (low, high) = (address & 0xFFFF_FFFF, address >> 32);
         let high_is_destination = self.x2apic_ids && high & 0xFF == 0;
         if low >> 20 != WINDOW || (high != 0 && !high_is_destination) {
             return None;
         }
-        let mut address = address;
         if self.ext_dest_id && high == 0 && address & REMAPPABLE == 0 {
             let ext_dest = address & EXT_DEST;
             address = (address & !EXT_DEST) | (ext_dest << EXT_DEST_SHIFT);
@@ -80,7 +89,8 @@ impl Addressing {
 
     /// The guest's message in the kernel's form: elsewhere than on x86 any address is one.
     #[cfg(not(any(target_arch = "x86_64", target_arch = "x86")))]
-    pub fn encode(self, address: u64, data: u32, requester: u32) -> Option<Message> {
+    pub fn encode(self, message: GuestMessage, requester: u32) -> Option<Message> {
+        let GuestMessage { address, data } = message;
         Some(Message { address, data, requester })
     }
 }
@@ -94,7 +104,7 @@ mod tests {
     const EXT: Addressing = Addressing { x2apic_ids: true, ext_dest_id: true };
 
     fn address(how: Addressing, address: u64) -> Option<u64> {
-        how.encode(address, 0x41, NO_REQUESTER).map(|m| m.address)
+        how.encode(GuestMessage { address, data: 0x41 }, NO_REQUESTER).map(|m| m.address)
     }
 
     #[test]

@@ -11,7 +11,7 @@ use kvm_bindings::{kvm_irq_routing_entry, KVM_IRQ_ROUTING_MSI};
 use msiroute::backend::model::{Irqchip, Model};
 use msiroute::backend::{Backend, Features, Host, Reception};
 use msiroute::message::{Message, NO_REQUESTER};
-use msiroute::{Config, Device, Error, Kind, Result, RouteCache};
+use msiroute::{Config, Device, DeviceConfig, Error, Kind, Masking, Result, RouteCache};
 use vmm_sys_util::eventfd::EventFd;
 
 const APIC: u64 = 0xFEE0_0000;
@@ -100,7 +100,7 @@ fn set_up(irqchip: Irqchip, max_routes: u32) -> (Arc<Doors>, Arc<RouteCache>, Re
 }
 
 fn device(cache: &Arc<RouteCache>) -> Arc<Device> {
-    Device::new(cache, Kind::Plain, 1, NO_REQUESTER, "device").unwrap()
+    Device::new(cache, DeviceConfig::new(Kind::Plain, 1)).unwrap()
 }
 
 /// Two devices, in the order in which a commit arms them.
@@ -152,8 +152,8 @@ fn a_change_that_fails_leaves_anothers_irqfd_alone() {
     let (first, second) = two_devices(&cache);
     let (one, two) = (eventfd(), eventfd());
     second.set(0, APIC, 0x41).unwrap();
-    second.bind_eventfd(0, fd(&two)).unwrap();
-    first.bind_eventfd(0, fd(&one)).unwrap();
+    second.bind_eventfd(0, fd(&two), Masking::Unbind).unwrap();
+    first.bind_eventfd(0, fd(&one), Masking::Unbind).unwrap();
     let committed = during_a_commit(&doors, &cache, (&first, &second), REFUSED, || {
         // Back to the good message.
         doors.hold_bind.store(false, Ordering::SeqCst);
@@ -173,8 +173,8 @@ fn a_set_that_fails_leaves_no_other_message_live() {
     let (first, second) = two_devices(&cache);
     let (one, two) = (eventfd(), eventfd());
     second.set(0, APIC, 0x41).unwrap();
-    second.bind_eventfd(0, fd(&two)).unwrap();
-    first.bind_eventfd(0, fd(&one)).unwrap();
+    second.bind_eventfd(0, fd(&two), Masking::Unbind).unwrap();
+    first.bind_eventfd(0, fd(&one), Masking::Unbind).unwrap();
     let mut refused = Ok(());
     let _ = during_a_commit(&doors, &cache, (&first, &second), 0x42, || {
         refused = second.set(0, APIC, 0x43);
@@ -194,9 +194,9 @@ fn a_route_freed_before_the_failure_is_noted_is_used() {
     let third = device(&cache);
     let (one, two, three) = (eventfd(), eventfd(), eventfd());
     third.set(0, APIC, 0x60).unwrap();
-    third.bind_eventfd(0, fd(&three)).unwrap();
-    first.bind_eventfd(0, fd(&one)).unwrap();
-    second.bind_eventfd(0, fd(&two)).unwrap();
+    third.bind_eventfd(0, fd(&three), Masking::Unbind).unwrap();
+    first.bind_eventfd(0, fd(&one), Masking::Unbind).unwrap();
+    second.bind_eventfd(0, fd(&two), Masking::Unbind).unwrap();
     let _ = during_a_commit(&doors, &cache, (&first, &second), 0x51, || third.close().unwrap());
     assert!(second.info(0).unwrap().in_kernel);
     assert_eq!(cache.stats().unserved_vectors, 0);
@@ -207,7 +207,7 @@ fn a_cache_ends_after_its_last_write_of_the_table() {
     let (doors, cache, _) = set_up(Irqchip::Split, 0);
     let device = device(&cache);
     let one = eventfd();
-    device.bind_eventfd(0, fd(&one)).unwrap();
+    device.bind_eventfd(0, fd(&one), Masking::Unbind).unwrap();
     doors.hold_table.store(true, Ordering::SeqCst);
     std::thread::scope(|scope| {
         scope.spawn(|| device.set(0, APIC, 0x41));
@@ -244,11 +244,11 @@ fn what_could_not_be_sent_at_unmask_is_sent_later() {
 #[test]
 fn disabling_again_lets_go_what_the_kernel_kept() {
     let (doors, cache, _) = set_up(Irqchip::Split, 0);
-    let device = Device::new(&cache, Kind::Msix, 1, NO_REQUESTER, "msix").unwrap();
+    let device = Device::new(&cache, DeviceConfig::new(Kind::Msix, 1)).unwrap();
     let one = eventfd();
     device.set_control(true, false).unwrap();
     device.set(0, APIC, 0x41).unwrap();
-    device.bind_eventfd(0, fd(&one)).unwrap();
+    device.bind_eventfd(0, fd(&one), Masking::Unbind).unwrap();
     device.unmask(0).unwrap();
     doors.refuse_unbind.store(true, Ordering::SeqCst);
     assert_eq!(device.set_control(false, false).unwrap_err().errno(), libc::ENOMEM);
@@ -276,12 +276,12 @@ fn the_models_guest_may_deliver_but_not_control() {
     let model =
         Arc::new(Model::new(Irqchip::Full, Model::x86_features(), Box::new(guest)).unwrap());
     let cache = RouteCache::new(Host::Other(Box::new(model.clone())), &Config::default()).unwrap();
-    let device = Device::new(&cache, Kind::Plain, 2, NO_REQUESTER, "device").unwrap();
+    let device = Device::new(&cache, DeviceConfig::new(Kind::Plain, 2)).unwrap();
     *DEVICE.lock().unwrap() = Some(device.clone());
     let one = eventfd();
     device.set(0, APIC, 0x41).unwrap();
     device.set(1, APIC, 0x42).unwrap();
-    device.bind_eventfd(0, fd(&one)).unwrap();
+    device.bind_eventfd(0, fd(&one), Masking::Unbind).unwrap();
     one.write(1).unwrap();
     model.settle();
     one.write(1).unwrap();

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex};
 
 use msiroute::backend::model::{Irqchip, Model};
 use msiroute::backend::Host;
-use msiroute::message::{Message, NO_REQUESTER};
-use msiroute::{Config, Delivery, Device, Kind, RouteCache};
+use msiroute::message::Message;
+use msiroute::{Config, Delivery, Device, DeviceConfig, Kind, Masking, RouteCache};
 use proptest::prelude::*;
 use vmm_sys_util::eventfd::EventFd;
 
@@ -208,7 +208,7 @@ impl Subject {
         let model = Arc::new(model);
         let config = Config { no_direct, ..Config::default() };
         let cache = RouteCache::new(Host::Other(Box::new(model.clone())), &config).unwrap();
-        let device = Device::new(&cache, Kind::Msix, 3, NO_REQUESTER, "subject").unwrap();
+        let device = Device::new(&cache, DeviceConfig::new(Kind::Msix, 3)).unwrap();
         let eventfds = (0..EVENTFDS).map(|_| EventFd::new(0).unwrap()).collect();
         Subject { model, cache, device, eventfds, received }
     }
@@ -265,8 +265,8 @@ fn run(steps: &[Step], no_direct: bool) {
                 let fd = subject.fd(eventfd);
                 let bound = match vector {
                     // SAFETY: open as long as the subject.
-                    0 => unsafe { device.bind_lent_eventfd(index(vector), fd) },
-                    _ => device.bind_eventfd(index(vector), fd),
+                    0 => unsafe { device.bind_lent_eventfd(index(vector), fd, Masking::Unbind) },
+                    _ => device.bind_eventfd(index(vector), fd, Masking::Unbind),
                 };
                 if reference.owner(eventfd).is_some() {
                     assert_eq!(bound.unwrap_err().errno(), libc::EBUSY, "{at}: {step:?}");

@@ -38,15 +38,22 @@ pub unsafe extern "C" fn msi_route_cache_new(
         unsafe { put(cache, std::ptr::null_mut()) }?;
         // SAFETY: `config` is C's to give.
         let config = unsafe { read_struct(config) }?;
-        let known = MSIROUTE_CACHE_NO_DIRECT | MSIROUTE_CACHE_MODEL | MSIROUTE_CACHE_FENCES;
+        let known = MSIROUTE_CACHE_NO_DIRECT
+            | MSIROUTE_CACHE_MODEL
+            | MSIROUTE_CACHE_FENCES
+            | MSIROUTE_CACHE_PAUSED
+            | MSIROUTE_CACHE_HELPER_THREADS;
         check_flags(config.flags, known)?;
+        let is_on = |flag: u32| config.flags & flag != 0;
         let made = RouteCache::new(
             backend(&config)?,
             &Config {
                 first_gsi: config.first_gsi,
                 max_routes: config.max_routes,
-                no_direct: config.flags & MSIROUTE_CACHE_NO_DIRECT != 0,
-                fences: config.flags & MSIROUTE_CACHE_FENCES != 0,
+                no_direct: is_on(MSIROUTE_CACHE_NO_DIRECT),
+                fences: is_on(MSIROUTE_CACHE_FENCES),
+                paused: is_on(MSIROUTE_CACHE_PAUSED),
+                helper_threads: is_on(MSIROUTE_CACHE_HELPER_THREADS),
             },
         )?;
         let handle = Box::new(msi_route_cache { cache: made });
@@ -253,7 +260,7 @@ pub unsafe extern "C" fn msi_route_cache_begin(cache: *mut msi_route_cache) -> c
     })
 }
 
-/// Makes this thread's staged changes live. Also tries again to serve vectors that could not be served; without a begin
+/// Makes this thread's staged changes live, then calls `changed` once a device. Also tries again to serve vectors that could not be served; without a begin
 /// that is all it does. [control]
 ///
 /// \return 0; the first error met of this thread's changes, without a begin of any: -ENOSPC (no route is free), what the kernel says. Vectors keep what was written to them; those
@@ -262,6 +269,28 @@ pub unsafe extern "C" fn msi_route_cache_begin(cache: *mut msi_route_cache) -> c
 pub unsafe extern "C" fn msi_route_cache_commit(cache: *mut msi_route_cache) -> c_int {
     // SAFETY: C's handle.
     control(|| unsafe { arg(cache) }?.cache.commit())
+}
+
+/// Pauses the VM's interrupts, to save or restore it. Once this returns nothing of the library's reaches the guest: what is
+/// raised is kept pending, eventfds count, msi_deliver_message() says -EAGAIN, and `changed` is neither running nor called. Save
+/// and load devices meanwhile, and the guest's APICs: what was sent before is in them, what comes now is not. Nests. [control]
+///
+/// \return 0; -EINVAL; what the kernel says to unbinding eventfds (it is paused all the same, but those still interrupt).
+#[no_mangle]
+pub unsafe extern "C" fn msi_route_cache_pause(cache: *mut msi_route_cache) -> c_int {
+    // SAFETY: C's handle.
+    control(|| unsafe { arg(cache) }?.cache.pause())
+}
+
+/// Undoes one pause. With the last, each pending vector is sent once and eventfds are given to the kernel, with one write of
+/// its table; then `changed` tells of what changed meanwhile. Restore the APICs before. [control]
+///
+/// \return 0; -EINVAL (also if it is not paused); the first error met serving vectors (the cache goes on all the same, and it is
+///         tried again).
+#[no_mangle]
+pub unsafe extern "C" fn msi_route_cache_resume(cache: *mut msi_route_cache) -> c_int {
+    // SAFETY: C's handle.
+    control(|| unsafe { arg(cache) }?.cache.resume())
 }
 
 /// Fills in the numbers of this moment.

@@ -57,7 +57,7 @@ fn number_of(delivery: Delivery) -> c_int {
 /// \param requester           who sends it, or MSIROUTE_NO_REQUESTER.
 /// \param already_translated  1: no interrupt remapping applies to it. (There is none yet.)
 /// \return MSIROUTE_SENT; MSIROUTE_REFUSED; -EINVAL (bad handle, not a message, or the VM has no interrupt controller yet);
-///         -EDEADLK as msi_deliver(); what the kernel says.
+///         -EAGAIN (the cache is paused: there is nowhere to keep it); -EDEADLK as msi_deliver(); what the kernel says.
 #[no_mangle]
 pub unsafe extern "C" fn msi_deliver_message(
     cache: *mut msi_route_cache,

@@ -10,12 +10,14 @@
 mod cache;
 mod deliver;
 mod device;
+mod guest;
 mod log;
+mod state;
 pub mod types;
 mod vector;
 
 use std::cell::RefCell;
-use std::ffi::{c_char, c_int, CString};
+use std::ffi::{c_char, c_int, c_void, CString};
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 
@@ -85,6 +87,14 @@ fn control_value(body: impl FnOnce() -> Result<c_int>) -> c_int {
     })
 }
 
+/// For those that say how long something is: 0 after an error.
+fn size(body: impl FnOnce() -> Result<usize>) -> usize {
+    body().unwrap_or_else(|error| {
+        fail(&error);
+        0
+    })
+}
+
 // ---- arguments -----------------------------------------------------------------------------------
 
 /// What C's pointer points to.
@@ -112,6 +122,41 @@ unsafe fn put<T>(pointer: *mut T, value: T) -> Result<()> {
     }
     // SAFETY: checked as far as it can be, promised for the rest. What was there is not dropped: it may be anything.
     unsafe { pointer.write(value) };
+    Ok(())
+}
+
+/// Bytes that C hands in.
+///
+/// # Safety
+///
+/// If it is not NULL, `len` bytes are there, and nobody changes them during `'a`.
+unsafe fn bytes<'a>(data: *const c_void, len: usize) -> Result<&'a [u8]> {
+    check_buffer(data, len)?;
+    if len == 0 {
+        return Ok(&[]);
+    }
+    // SAFETY: as promised to us.
+    Ok(unsafe { std::slice::from_raw_parts(data.cast(), len) })
+}
+
+/// Bytes that C wants to have filled.
+///
+/// # Safety
+///
+/// If it is not NULL, `len` bytes can be written, and nobody else uses them during `'a`.
+unsafe fn bytes_mut<'a>(data: *mut c_void, len: usize) -> Result<&'a mut [u8]> {
+    check_buffer(data, len)?;
+    if len == 0 {
+        return Ok(&mut []);
+    }
+    // SAFETY: as promised to us.
+    Ok(unsafe { std::slice::from_raw_parts_mut(data.cast(), len) })
+}
+
+fn check_buffer(data: *const c_void, len: usize) -> Result<()> {
+    if (data.is_null() && len > 0) || isize::try_from(len).is_err() {
+        return Err(Error::invalid("a buffer is NULL, or its length is none"));
+    }
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_int, c_void};
 
 use kvm_bindings::kvm_irq_routing_entry;
 
-use super::Sized32;
+use super::{msi_device, Sized32};
 
 /// No requester: who sends a message does not matter.
 pub const MSIROUTE_NO_REQUESTER: u32 = u32::MAX;
@@ -20,6 +20,12 @@ pub const MSIROUTE_CACHE_MODEL: u32 = 1 << 1;
 /// Never use membarrier(2), for a seccomp filter that refuses it: deliveries then cost a memory fence more. Process-wide:
 /// at its first cache, -EBUSY later.
 pub const MSIROUTE_CACHE_FENCES: u32 = 1 << 2;
+
+/// Start as after msi_route_cache_pause() (an incoming migration): msi_route_cache_resume() ends it.
+pub const MSIROUTE_CACHE_PAUSED: u32 = 1 << 3;
+/// The library may start threads, up to seven and for some milliseconds, to unbind many eventfds at once (function mask,
+/// disable, reset, unplug, pause): one after the other each takes up to 0.1 ms of waiting in the kernel. They handle no signals.
+pub const MSIROUTE_CACHE_HELPER_THREADS: u32 = 1 << 4;
 
 /// How messages leave, for a VMM whose interrupt controller or system calls are its own. NULL: "has none".
 ///
@@ -127,27 +133,75 @@ pub const MSIROUTE_KIND_PLAIN: u32 = 0;
 /// An MSI-X capability: starts disabled, vectors masked, without a message.
 pub const MSIROUTE_KIND_MSIX: u32 = 1;
 
+/// An MSI capability: starts disabled. Its vectors have one message, which differs in the low bits of the data.
+pub const MSIROUTE_KIND_MSI: u32 = 2;
+/// As MSIROUTE_KIND_PLAIN, but vector i owns the GSI first_pin + i, and is in the kernel's table while it has a message: an
+/// IOAPIC in user space (split irqchip), of which the kernel reads there which pins are level-triggered, to tell of their EOIs.
+pub const MSIROUTE_KIND_PINS: u32 = 3;
+
+/// The MSI capability has a 64-bit address.
+pub const MSIROUTE_DEVICE_MSI_64: u32 = 1 << 0;
+/// The MSI capability has mask and pending registers.
+pub const MSIROUTE_DEVICE_MSI_MASK: u32 = 1 << 1;
+/// A message whose data is 0 is none (device assignment's old way to switch a vector off).
+pub const MSIROUTE_DEVICE_DATA0_OFF: u32 = 1 << 2;
+
+/// The capability was enabled or disabled: msi_device_state() says which.
+pub const MSIROUTE_CHANGED_ENABLE: u32 = 1 << 0;
+/// Of vectors `first` to `first + n - 1`, some have become live, or are so no more, or are live with another message:
+/// msi_vector_info() says what is true now.
+pub const MSIROUTE_CHANGED_VECTORS: u32 = 1 << 1;
+
 /// What a device is.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct msi_device_config {
     /// sizeof of this struct.
     pub size: u32,
-    /// 0.
+    /// MSIROUTE_DEVICE_...
     pub flags: u32,
     /// MSIROUTE_KIND_...
     pub kind: u32,
-    /// 1 to 2048.
+    /// 1 to 2048; of MSIROUTE_KIND_MSI 1, 2, 4, 8, 16 or 32.
     pub vectors: u32,
     /// Bus/device/function or ITS device ID, or MSIROUTE_NO_REQUESTER.
     pub requester: u32,
-    /// 0.
-    pub pad: u32,
+    /// MSIROUTE_KIND_PINS: the GSI of vector 0. Else 0.
+    pub first_pin: u32,
+    /// Where the MSI or MSI-X capability lies in config space, 0x40 to 0xff and a multiple of 4. 0: the VMM does not forward
+    /// accesses to config space, and the fields up to `pba_offset` are 0 too.
+    pub cap_offset: u32,
+    /// The next capability, or 0.
+    pub cap_next: u32,
+    /// MSI-X: the base address register (0 to 5) and the offset in it (a multiple of 8) of the table.
+    pub table_bar: u32,
+    /// See `table_bar`.
+    pub table_offset: u32,
+    /// The same of the pending bit array.
+    pub pba_bar: u32,
+    /// See `pba_bar`.
+    pub pba_offset: u32,
     /// For logs; copied. May be NULL.
     pub name: *const c_char,
+    /// What a control call changed, once a call (or commit, or resume) however much it was, after the change is live: on the
+    /// calling thread, with no lock of the library's held. It may call anything but msi_device_free() of this device. Calls on
+    /// several threads may overtake each other, so what msi_device_state() and msi_vector_info() say is what counts, and a
+    /// later change makes another call. Binding and unbinding eventfds is no change. It must not wait for a lock that is held
+    /// around calls of msi_device_free() or msi_route_cache_pause(), which wait for it. May be NULL.
+    pub changed: Option<
+        unsafe extern "C" fn(
+            opaque: *mut c_void,
+            dev: *mut msi_device,
+            what: u32,
+            first: u32,
+            n: u32,
+        ),
+    >,
+    /// For `changed`; valid until msi_device_free() of the last reference has returned.
+    pub opaque: *mut c_void,
 }
 
-/// Message Control's enable bit; always set on MSIROUTE_KIND_PLAIN.
+/// Message Control's enable bit; always set where there is none.
 pub const MSIROUTE_ENABLED: u32 = 1 << 0;
 /// Message Control's function mask.
 pub const MSIROUTE_FUNCTION_MASKED: u32 = 1 << 1;
@@ -158,6 +212,11 @@ pub const MSIROUTE_BUS_MASTER: u32 = 1 << 2;
 pub const MSIROUTE_EVENTFD_KERNEL_ONLY: u32 = 1 << 0;
 /// Not duplicated: it must stay open, and be this file, until it is unbound.
 pub const MSIROUTE_EVENTFD_BORROWED: u32 = 1 << 1;
+
+/// The VMM, told by `changed` that the vector is not live, keeps the source from signalling (vhost, VFIO): masking the vector
+/// or the function does not unbind the eventfd then, which is dear. What the source holds back meanwhile is the VMM's to show in
+/// the pending bit, by msi_deliver().
+pub const MSIROUTE_EVENTFD_MASKED_AT_SOURCE: u32 = 1 << 2;
 
 /// It has a message.
 pub const MSIROUTE_VECTOR_SET: u32 = 1 << 0;
@@ -203,7 +262,7 @@ unsafe impl Sized32 for msi_vector_info {}
 
 /// The guest's interrupt controller took it; that the interrupt was already requested counts as taken.
 pub const MSIROUTE_SENT: c_int = 0;
-/// The vector could not send (masked, bus master off, no message, or being changed at this moment): kept, and sent once when
+/// The vector could not send (masked, bus master off, paused, no message, or being changed at this moment): kept, and sent once when
 /// it can; another thread may just have done that.
 pub const MSIROUTE_PENDING: c_int = 1;
 /// The message's destination does not exist or is switched off: it is gone, as on hardware.

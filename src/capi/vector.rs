@@ -7,11 +7,13 @@ use std::ffi::c_int;
 use super::cache::borrow_fd;
 use super::types::*;
 use super::{arg, check_flags, control, control_value, msi_device, write_struct};
+use crate::Masking;
 
 /// Gives a vector a message: the guest's address and data. Once this returns the old one is not sent any more, and no
-/// mixture of the two ever is. (In a transaction, what its eventfds send changes with the commit.) [control]
+/// mixture of the two ever is. (In a transaction, what its eventfds send changes with the commit.) In MSI-X registers it is as
+/// if the guest had written both at once. [control]
 ///
-/// \return 0; -EINVAL (not a message: nothing is changed, so clear the vector if the old message must go); -ENODEV;
+/// \return 0; -EINVAL (MSIROUTE_KIND_MSI; not a message: nothing is changed, so clear the vector if the old message must go); -ENODEV;
 ///         -ESHUTDOWN; -ENOSPC or what the kernel says if its eventfds cannot be served (the message stands, their events are
 ///         counted, and it is tried again).
 #[no_mangle]
@@ -25,9 +27,10 @@ pub unsafe extern "C" fn msi_vector_set(
     control(|| unsafe { arg(dev) }?.device.set(index, address, data))
 }
 
-/// Takes a vector's message away: what is raised is kept pending until it has one again. [control]
+/// Takes a vector's message away: what is raised is kept pending until it has one again. A pin leaves the kernel's table (in a
+/// transaction with the commit). [control]
 ///
-/// \return 0; -EINVAL; -ENODEV; -ESHUTDOWN; what the kernel says to unbinding an eventfd.
+/// \return 0; -EINVAL (also MSIROUTE_KIND_MSI); -ENODEV; -ESHUTDOWN; what the kernel says to unbinding an eventfd.
 #[no_mangle]
 pub unsafe extern "C" fn msi_vector_clear(dev: *mut msi_device, index: u32) -> c_int {
     // SAFETY: C's handle.
@@ -80,7 +83,8 @@ pub unsafe extern "C" fn msi_vector_clear_pending(dev: *mut msi_device, index: u
 ///
 /// \param fd     duplicated, unless MSIROUTE_EVENTFD_BORROWED.
 /// \param flags  MSIROUTE_EVENTFD_...
-/// \return 0; -EBADF (closed); -EINVAL (not an eventfd, a semaphore, unknown flags); -EBUSY (bound already, by whatever
+/// \return 0; -EBADF (closed); -EINVAL (not an eventfd, a semaphore, unknown flags, MASKED_AT_SOURCE of a device without
+///         `changed`); -EBUSY (bound already, by whatever
 ///         number); -ENOTSUP (no irqfds here); -EMFILE; -ENODEV; -ESHUTDOWN; outside a transaction -ENOSPC (no route is free)
 ///         and what the kernel says. On failure it is not bound.
 #[no_mangle]
@@ -93,13 +97,20 @@ pub unsafe extern "C" fn msi_vector_bind_eventfd(
     control(|| {
         // SAFETY: C's handle.
         let device = &unsafe { arg(dev) }?.device;
-        check_flags(flags, MSIROUTE_EVENTFD_KERNEL_ONLY | MSIROUTE_EVENTFD_BORROWED)?;
+        let known = MSIROUTE_EVENTFD_KERNEL_ONLY
+            | MSIROUTE_EVENTFD_BORROWED
+            | MSIROUTE_EVENTFD_MASKED_AT_SOURCE;
+        check_flags(flags, known)?;
         let fd = borrow_fd(fd, "the eventfd is not open")?;
+        let masking = match flags & MSIROUTE_EVENTFD_MASKED_AT_SOURCE {
+            0 => Masking::Unbind,
+            _ => Masking::AtSource,
+        };
         if flags & MSIROUTE_EVENTFD_BORROWED == 0 {
-            return device.bind_eventfd(index, fd);
+            return device.bind_eventfd(index, fd, masking);
         }
         // SAFETY: C says by the flag that it stays open until it is unbound.
-        unsafe { device.bind_lent_eventfd(index, fd) }
+        unsafe { device.bind_lent_eventfd(index, fd, masking) }
     })
 }
 

@@ -16,10 +16,9 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::eventfds::PinnedRoute;
-use super::Device;
+use super::{Changed, Device};
 use crate::cache::{first_error, refuse_reentry, RouteCache};
 use crate::error::{Error, Result};
-use crate::message::Message;
 use crate::routes::Change;
 
 /// A vector to be armed.
@@ -33,7 +32,7 @@ pub(super) struct Item {
 struct Staged {
     item: Item,
     generation: u32,
-    message: Message,
+    change: Change,
     /// The pin that the change owns.
     from: Option<PinnedRoute>,
 }
@@ -49,6 +48,21 @@ pub(super) fn defer(cache: &Arc<RouteCache>, items: &[Item]) -> bool {
     with_open(|open| match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, cache)) {
         Some(transaction) => {
             transaction.items.extend_from_slice(items);
+            true
+        }
+        None => false,
+    })
+    .unwrap_or(false)
+}
+
+/// If this thread is in a transaction, its commit will tell this.
+pub(super) fn defer_telling(device: &Arc<Device>, changed: Changed) -> bool {
+    with_open(|open| match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, &device.cache)) {
+        Some(transaction) => {
+            match transaction.untold.iter_mut().find(|(other, _)| Arc::ptr_eq(other, device)) {
+                Some((_, untold)) => untold.add(changed),
+                None => transaction.untold.push((device.clone(), changed)),
+            }
             true
         }
         None => false,
@@ -72,20 +86,33 @@ pub(super) fn arm(cache: &RouteCache, items: &[Item]) -> Result<()> {
 
 /// The three steps. What the eventfds had counted before they were bound is pending then: hand it over.
 pub(super) fn flush(cache: &RouteCache, items: &[Item]) -> Result<()> {
-    let mut results = Vec::with_capacity(items.len());
-    let mut staged = Vec::new();
-    for item in items {
-        match stage(item) {
-            Stage::Done(result) => results.push(result),
-            Stage::Change(change) => staged.push(change),
+    let mut result = Ok(());
+    let mut round: Vec<Item> = Vec::new();
+    let mut todo = items;
+    // A second round for pins, to see that the table has what the guest wants by now; as a rule it has.
+    while !todo.is_empty() {
+        let mut staged = Vec::new();
+        for item in todo {
+            match stage(item) {
+                Stage::Done(done) => result = result.and(done),
+                Stage::Change(change) => staged.push(change),
+            }
         }
+        let changes: Vec<Change> = staged.iter().map(|staged| staged.change).collect();
+        let mut again = Vec::new();
+        if !changes.is_empty() {
+            let routes = cache.routes.apply(cache.backend(), &changes);
+            for (staged, route) in staged.iter().zip(routes) {
+                match (staged.change, route) {
+                    (Change::Own(..), Ok(_)) => again.push(staged.item.clone()),
+                    (_, route) => result = result.and(finish(staged, route)),
+                }
+            }
+        }
+        round = again;
+        todo = &round;
     }
-    let changes: Vec<Change> = staged.iter().map(Staged::change).collect();
-    if !changes.is_empty() {
-        let routes = cache.routes.apply(cache.backend(), &changes);
-        results.extend(staged.iter().zip(routes).map(|(staged, route)| finish(staged, route)));
-    }
-    let result = first_error(results.into_iter());
+    drop(round);
     if result.is_err() {
         cache.note_unserved();
     }
@@ -98,11 +125,28 @@ fn stage(item: &Item) -> Stage {
     let Ok((vector, vector_control)) = device.both(&mut control, item.index) else {
         return Stage::Done(Ok(()));
     };
-    let (true, Some(message)) = (vector.is_open(&device.gate), vector.message()) else {
-        return Stage::Done(Ok(()));
-    };
     let generation = vector_control.generation;
     let Some(eventfds) = &mut vector_control.eventfds else {
+        return Stage::Done(Ok(()));
+    };
+    let open_message = vector.message().filter(|_| vector.is_open(&device.gate));
+    let staged =
+        |change| Stage::Change(Staged { item: item.clone(), generation, change, from: None });
+    if let Some(gsi) = eventfds.pin {
+        let routes = &device.cache.routes;
+        // What it carries is asked of the table: changes of it may have overtaken each other.
+        let (now, wanted) = (routes.pin_message(gsi), vector.message());
+        if now != wanted.map(|message| routes.key(&message)) {
+            if wanted.is_none() && eventfds.is_bound_to(gsi) {
+                let what = "a pin's eventfd cannot be unbound, so its route stays";
+                return Stage::Done(Err(Error::new(libc::EBUSY, what)));
+            }
+            return staged(Change::Own(gsi, wanted));
+        }
+        eventfds.refusal = 0;
+        eventfds.route = wanted.map(|message| PinnedRoute { gsi, message });
+    }
+    let Some(message) = open_message else {
         return Stage::Done(Ok(()));
     };
     if eventfds.route.is_some_and(|route| route.message == message) {
@@ -112,27 +156,27 @@ fn stage(item: &Item) -> Stage {
         }
         return Stage::Done(result);
     }
-    let from = eventfds.route.take();
-    Stage::Change(Staged { item: item.clone(), generation, message, from })
-}
-
-impl Staged {
-    fn change(&self) -> Change {
-        match self.from {
-            Some(route) => Change::Retarget(route.gsi, self.message),
-            None => Change::Pin(self.message),
-        }
+    if eventfds.len() == 0 {
+        return Stage::Done(Ok(()));
     }
+    let from = eventfds.route.take();
+    let change = match from {
+        Some(route) => Change::Retarget(route.gsi, message),
+        None => Change::Pin(message),
+    };
+    Stage::Change(Staged { item: item.clone(), generation, change, from })
 }
 
 fn finish(staged: &Staged, route: Result<u32>) -> Result<()> {
-    let Staged { item: Item { device, index }, generation, message, from } = staged;
+    let Staged { item: Item { device, index }, generation, change, from } = staged;
     let cache = &device.cache;
     let mut control = device.control.lock();
     let Ok((vector, vector_control)) = device.both(&mut control, *index) else {
         return Ok(());
     };
-    let is_wanted = vector_control.generation == *generation && vector.is_open(&device.gate);
+    let is_pin = matches!(change, Change::Own(..));
+    let is_wanted =
+        vector_control.generation == *generation && (is_pin || vector.is_open(&device.gate));
     let Some(eventfds) = &mut vector_control.eventfds else {
         // All eventfds are gone: nothing stands on these routes. (In place, it is one.)
         let gsi = route.ok();
@@ -151,13 +195,16 @@ fn finish(staged: &Staged, route: Result<u32>) -> Result<()> {
                 eventfds.give_up(cache, *from);
             }
             if is_wanted && !is_served {
-                eventfds.errno = refusal.errno();
+                eventfds.refusal = refusal.errno();
                 return Err(refusal);
             }
             return unbound;
         }
     };
-    let pin = PinnedRoute { gsi, message: *message };
+    let (Change::Pin(message) | Change::Retarget(_, message)) = *change else {
+        return Ok(());
+    };
+    let pin = PinnedRoute { gsi, message };
     let mut result = Ok(());
     if is_wanted {
         let other = eventfds.route.replace(pin);
@@ -186,6 +233,8 @@ struct Transaction {
     cache: Arc<RouteCache>,
     depth: u32,
     items: Vec<Item>,
+    /// What the VMMs of these devices will be told.
+    untold: Vec<(Arc<Device>, Changed)>,
 }
 
 thread_local! {
@@ -201,7 +250,7 @@ fn with_open<T>(f: impl FnOnce(&mut Vec<Transaction>) -> T) -> Option<T> {
 impl Drop for Transaction {
     /// The thread ended before its commit. What it noted is not lost: it is tried at the next occasion.
     fn drop(&mut self) {
-        if !self.items.is_empty() {
+        if !self.items.is_empty() || !self.untold.is_empty() {
             log::error!(
                 "a thread ended inside a transaction; its changes wait for another's commit"
             );
@@ -220,14 +269,19 @@ impl RouteCache {
             with_open(|open| match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, self)) {
                 Some(transaction) => transaction.depth += 1,
                 None => {
-                    open.push(Transaction { cache: self.clone(), depth: 1, items: Vec::new() });
+                    open.push(Transaction {
+                        cache: self.clone(),
+                        depth: 1,
+                        items: Vec::new(),
+                        untold: Vec::new(),
+                    });
                 }
             });
         begun.ok_or_else(|| Error::invalid("a transaction begins in a thread that is ending"))
     }
 
-    /// Makes the staged changes live: one write of the table, then all irqfds. Then tries again to
-    /// serve vectors, of all threads, that could not be served; without a begin that is all it does.
+    /// Makes the staged changes live: one write of the table, then all irqfds; then tells what changed, once a
+    /// device. Then tries again to serve vectors, of all threads, that could not be served; without a begin that is all it does.
     ///
     /// Errors: the first one met, of this thread's changes, or without a begin of any. What the guest
     /// wrote stands all the same, and the vectors that could not be served (see [`Device::info`]) are
@@ -238,20 +292,25 @@ impl RouteCache {
             let at = open.iter().position(|open| Arc::ptr_eq(&open.cache, self))?;
             let transaction = open.get_mut(at)?;
             transaction.depth -= 1;
-            Some((transaction.depth == 0).then(|| std::mem::take(&mut open.swap_remove(at).items)))
+            Some((transaction.depth == 0).then(|| {
+                let mut ended = open.swap_remove(at);
+                (std::mem::take(&mut ended.items), std::mem::take(&mut ended.untold))
+            }))
         });
         match ended.flatten() {
             // There was none.
             None => self.retry_unserved(),
             // An inner commit.
             Some(None) => Ok(()),
-            Some(Some(mut items)) => {
+            Some(Some((mut items, untold))) => {
                 let key = |item: &Item| (Arc::as_ptr(&item.device).addr(), item.index);
                 items.sort_unstable_by_key(key);
                 items.dedup_by_key(|item| key(item));
                 let armed = arm(self, &items);
                 let hand_over = |item: &Item| item.device.hand_over(item.index);
-                armed.and(first_error(items.iter().map(hand_over)))
+                let result = armed.and(first_error(items.iter().map(hand_over)));
+                untold.iter().for_each(|(device, changed)| device.tell_now(*changed));
+                result
             }
         }
     }

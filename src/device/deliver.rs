@@ -72,7 +72,7 @@ impl Device {
                 Attempt::Sent(Sending::Failed(error)) => return self.fail(vector, error),
                 Attempt::Sent(Sending::NeedsRoute) => {
                     // It may be another by now: then that one needs a route.
-                    let message = vector.read_message();
+                    let message = vector.read_message(&self.gate);
                     let provided = message.map_or(Ok(()), |it| self.cache.provide_route(&it));
                     if let Err(error) = provided {
                         return self.fail(vector, error);

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The eventfds of one vector, and the route they stand on in the kernel.
+//! The eventfds of one vector, and the route they stand on in the kernel. A pin (see [`Kind::Pins`]) has its
+//! route whether it has eventfds or not.
+//!
+//! [`Kind::Pins`]: super::Kind::Pins
 //!
 //! Order, always: the route in the kernel first, then the irqfd; the irqfd out first, then the route
 //! may go. An eventfd that is not bound counts, and its counter is its vector's pending bit; what it
@@ -11,7 +14,24 @@ use std::sync::atomic::Ordering;
 use crate::cache::{first_error, EventfdKey, RouteCache};
 use crate::error::{Error, Result};
 use crate::eventfd;
+use crate::helpers;
 use crate::message::Message;
+
+/// How an eventfd is kept from interrupting while the guest has its vector masked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Masking {
+    /// It is no irqfd then; it counts, and that is the vector's pending bit.
+    #[default]
+    Unbind,
+    /// It stays an irqfd, and the VMM, told that the vector is not live, sees to it that it is not signalled
+    /// (vhost, VFIO). What the source holds back is the VMM's to tell: by delivering it.
+    AtSource,
+}
+
+/// Eventfds that are unbound by one thread: fewer are not worth a second.
+const UNBOUND_BY_ONE: usize = 16;
+/// Threads that unbind at once: their waits in the kernel overlap, and more do not make it faster.
+const UNBINDERS: usize = 8;
 
 /// A route that this vector has pinned.
 #[derive(Clone, Copy, Debug)]
@@ -27,23 +47,28 @@ enum File {
     Borrowed(RawFd),
 }
 
-struct Eventfd {
+pub(super) struct Eventfd {
     file: File,
     /// By which the VMM knows it.
     number: RawFd,
     key: EventfdKey,
+    masking: Masking,
+    /// Why it could not be bound or unbound; 0 if it could.
+    errno: i32,
     /// The GSI that it is an irqfd of.
     bound: Option<u32>,
 }
 
-/// Exists while the vector has an eventfd.
+/// Exists while the vector has an eventfd, or if it is a pin.
 #[derive(Default)]
 pub(super) struct Eventfds {
     list: Vec<Eventfd>,
+    /// The GSI that is this pin's for good.
+    pub pin: Option<u32>,
     /// `None` also while a change of it is under way (see `arm`); the change owns the pin then.
     pub route: Option<PinnedRoute>,
-    /// Why it could not be served; 0 if it could.
-    pub errno: i32,
+    /// Why there could be no route; 0 if there could.
+    pub refusal: i32,
 }
 
 impl AsFd for Eventfd {
@@ -57,12 +82,28 @@ impl AsFd for Eventfd {
 }
 
 impl Eventfds {
+    pub fn on_pin(gsi: u32) -> Self {
+        Eventfds { pin: Some(gsi), ..Eventfds::default() }
+    }
+
+    /// The pin's route is not what it should be.
+    pub fn is_wrong_pin(&self, message: Option<Message>) -> bool {
+        self.pin.is_some() && self.route.map(|route| route.message) != message
+    }
+
+    /// Why it is not served; 0 if it is.
+    pub fn errno(&self) -> i32 {
+        let of_eventfds = self.list.iter().map(|eventfd| eventfd.errno);
+        std::iter::once(self.refusal).chain(of_eventfds).find(|&errno| errno != 0).unwrap_or(0)
+    }
+
     pub fn len(&self) -> usize {
         self.list.len()
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
+    /// Neither eventfds nor a pin.
+    pub fn is_unused(&self) -> bool {
+        self.list.is_empty() && self.pin.is_none()
     }
 
     /// Every one is an irqfd, and sends this message.
@@ -79,7 +120,7 @@ impl Eventfds {
         found.map(|eventfd| eventfd.bound.is_some())
     }
 
-    fn is_bound_to(&self, gsi: u32) -> bool {
+    pub fn is_bound_to(&self, gsi: u32) -> bool {
         self.list.iter().any(|eventfd| eventfd.bound == Some(gsi))
     }
 
@@ -96,7 +137,13 @@ impl Eventfds {
     }
 
     /// Takes an eventfd in, unbound.
-    pub fn add(&mut self, cache: &RouteCache, fd: BorrowedFd<'_>, borrow: bool) -> Result<()> {
+    pub fn add(
+        &mut self,
+        cache: &RouteCache,
+        fd: BorrowedFd<'_>,
+        masking: Masking,
+        borrow: bool,
+    ) -> Result<()> {
         let number = fd.as_raw_fd();
         let key = match eventfd::inspect(fd)? {
             Some(identity) => EventfdKey::Identity(identity),
@@ -115,7 +162,7 @@ impl Eventfds {
         }
         // Nearly always there is one only.
         self.list.reserve_exact(1);
-        self.list.push(Eventfd { file, number, key, bound: None });
+        self.list.push(Eventfd { file, number, key, masking, errno: 0, bound: None });
         Ok(())
     }
 
@@ -123,6 +170,16 @@ impl Eventfds {
     pub fn remove(&mut self, cache: &RouteCache, number: Option<RawFd>) -> Result<()> {
         let is_meant = |eventfd: &Eventfd| number.is_none_or(|number| eventfd.number == number);
         let result = self.unbind_if(cache, |eventfd| is_meant(eventfd));
+        self.forget_if(cache, is_meant);
+        result
+    }
+
+    /// Forgets all that are not bound.
+    pub fn forget_unbound(&mut self, cache: &RouteCache) {
+        self.forget_if(cache, |_| true);
+    }
+
+    fn forget_if(&mut self, cache: &RouteCache, is_meant: impl Fn(&Eventfd) -> bool) {
         self.list.retain(|eventfd| {
             let stays = !is_meant(eventfd) || eventfd.bound.is_some();
             if !stays {
@@ -131,12 +188,12 @@ impl Eventfds {
             stays
         });
         self.release_unused_route(cache);
-        result
     }
 
     /// Makes irqfds of all, on the pinned route. True if something had been counted before: it is
     /// taken out of the counters, for the caller to send.
     pub fn bind(&mut self, cache: &RouteCache) -> (bool, Result<()>) {
+        self.refusal = 0;
         let Some(route) = self.route else {
             return (false, Ok(()));
         };
@@ -145,7 +202,9 @@ impl Eventfds {
         for eventfd in self.list.iter_mut().filter(|eventfd| eventfd.bound.is_none()) {
             // Before it is bound: afterwards the counter no longer tells what was delivered.
             let count = eventfd::take_count(eventfd.as_fd());
-            match cache.backend().bind_irqfd(eventfd.as_fd(), route.gsi) {
+            let bound = cache.backend().bind_irqfd(eventfd.as_fd(), route.gsi);
+            eventfd.errno = bound.as_ref().map_or_else(Error::errno, |()| 0);
+            match bound {
                 Ok(()) => {
                     eventfd.bound = Some(route.gsi);
                     counted |= count > 0;
@@ -157,7 +216,6 @@ impl Eventfds {
                 }
             }
         }
-        self.errno = result.as_ref().map_or_else(Error::errno, |()| 0);
         self.release_unused_route(cache);
         (counted, result)
     }
@@ -165,9 +223,15 @@ impl Eventfds {
     /// From now on all count. If the kernel refuses, those it refused stay bound and keep the route.
     pub fn unbind(&mut self, cache: &RouteCache) -> Result<()> {
         let result = self.unbind_if(cache, |_| true);
-        self.errno = result.as_ref().map_or_else(Error::errno, |()| 0);
         self.release_unused_route(cache);
         result
+    }
+
+    /// Those that the kernel reads; `may_stay`: but for those that their source keeps silent.
+    pub fn bound_ones(&mut self, may_stay: bool) -> impl Iterator<Item = &mut Eventfd> {
+        self.list.iter_mut().filter(move |eventfd| {
+            eventfd.bound.is_some() && !(may_stay && eventfd.masking == Masking::AtSource)
+        })
     }
 
     /// Gives up a pin that the vector does not hold by `route`, unless an irqfd still stands on it:
@@ -185,24 +249,49 @@ impl Eventfds {
     }
 
     fn unbind_if(&mut self, cache: &RouteCache, is_meant: impl Fn(&Eventfd) -> bool) -> Result<()> {
-        first_error(self.list.iter_mut().filter(|eventfd| is_meant(eventfd)).map(|eventfd| {
-            if let Some(gsi) = eventfd.bound {
-                cache.backend().unbind_irqfd(eventfd.as_fd(), gsi)?;
-                eventfd.bound = None;
-                cache.irqfd_unbinds.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(())
-        }))
+        let meant = self.list.iter_mut().filter(|eventfd| is_meant(eventfd));
+        first_error(meant.map(|eventfd| eventfd.unbind(cache)))
     }
 
     fn unbound(&self) -> impl Iterator<Item = &Eventfd> {
         self.list.iter().filter(|eventfd| eventfd.bound.is_none())
     }
 
-    fn release_unused_route(&mut self, cache: &RouteCache) {
+    pub fn release_unused_route(&mut self, cache: &RouteCache) {
+        if self.pin.is_some() {
+            return;
+        }
         if let Some(unused) = self.route.filter(|route| !self.is_bound_to(route.gsi)) {
             self.route = None;
             cache.routes.unpin(unused.gsi);
         }
+    }
+}
+
+impl Eventfd {
+    fn unbind(&mut self, cache: &RouteCache) -> Result<()> {
+        let Some(gsi) = self.bound else { return Ok(()) };
+        let unbound = cache.backend().unbind_irqfd(self.as_fd(), gsi);
+        self.errno = unbound.as_ref().map_or_else(Error::errno, |()| 0);
+        if unbound.is_ok() {
+            self.bound = None;
+            cache.irqfd_unbinds.fetch_add(1, Ordering::Relaxed);
+        }
+        unbound
+    }
+}
+
+/// From now on they count; at once, by helper threads, where the cache may start some. Those that the kernel refuses
+/// to let go stay bound. Their routes are the caller's to release.
+pub(super) fn unbind_all(cache: &RouteCache, eventfds: &mut [&mut Eventfd]) -> Result<()> {
+    let threads = if cache.may_start_helpers() { UNBINDERS } else { 1 };
+    helpers::share_out(eventfds, threads, UNBOUND_BY_ONE, |eventfd| {
+        // The result is in its errno.
+        let _ = eventfd.unbind(cache);
+    });
+    let refused = eventfds.iter().map(|eventfd| eventfd.errno).find(|&errno| errno != 0);
+    match refused {
+        Some(errno) => Err(Error::new(errno, "unbinding an eventfd")),
+        None => Ok(()),
     }
 }

@@ -4,11 +4,13 @@
 
 use parking_lot::MutexGuard;
 
+use super::change::{GateChange, Pending};
 use super::{closed, Control, Device, Kind, State};
-use crate::cache::{first_error, not_a_message, refuse_reentry};
+use crate::cache::{not_a_message, refuse_reentry};
 use crate::error::{Error, Result};
-use crate::sync;
-use crate::vector::Vector;
+use crate::message::GuestMessage;
+use crate::registers::Registers;
+use crate::vector;
 
 impl Device {
     /// The function's control bits.
@@ -23,63 +25,52 @@ impl Device {
 
     /// Message Control's enable and function mask bits, as the guest wrote them.
     ///
-    /// Errors: `EINVAL` for [`Kind::Plain`]; what serving the vectors says (the bits stand).
+    /// Errors: `EINVAL` where there is no such bit; what serving the vectors says (the bits stand).
     pub fn set_control(&self, enabled: bool, function_masked: bool) -> Result<()> {
-        if self.kind == Kind::Plain {
-            return Err(Error::invalid("a plain device has no Message Control"));
+        let control = self.lock()?;
+        match self.kind {
+            Kind::Msix => self.write_msix_control(control, enabled, function_masked),
+            Kind::Msi(_) if !function_masked => self.write_msi(control, |msi, bits| {
+                if bits.enabled != enabled {
+                    msi.settle();
+                }
+                crate::registers::msi::MsiBits { enabled, ..bits }
+            }),
+            Kind::Msi(_) => Err(Error::invalid("MSI has no function mask")),
+            Kind::Plain | Kind::Pins { .. } => {
+                Err(Error::invalid("the device has no Message Control"))
+            }
         }
-        let bit = |on: bool, bit: u32| if on { bit } else { 0 };
-        let set = bit(!enabled, closed::DISABLED) | bit(function_masked, closed::FUNCTION_MASKED);
-        self.change_gate(set, (closed::DISABLED | closed::FUNCTION_MASKED) & !set)
     }
 
     /// Whether the function may master the bus; if not, everything it raises is kept pending.
     pub fn set_bus_master(&self, on: bool) -> Result<()> {
-        match on {
-            true => self.change_gate(0, closed::NOT_BUS_MASTER),
-            false => self.change_gate(closed::NOT_BUS_MASTER, 0),
-        }
+        let off = if on { 0 } else { closed::NOT_BUS_MASTER };
+        let gate = GateChange::to(closed::NOT_BUS_MASTER, off);
+        self.change(self.lock()?, gate, self.all(), |_, _, _| {})
     }
 
-    fn change_gate(&self, set: u32, clear: u32) -> Result<()> {
-        let mut control = self.lock()?;
-        let before = self.gate.change(set, clear);
-        let (was_open, is_open) = (before == 0, (before & !clear) | set == 0);
-        if is_open {
-            drop(control);
-            return if was_open { Ok(()) } else { self.serve_all() };
-        }
-        if was_open {
-            self.wait_for_deliveries();
-        }
-        // Also if it was closed already: the kernel may have refused to let an eventfd go.
-        let result = self.disarm_all(&mut control);
-        self.after_disarm(control);
-        result
-    }
-
-    /// Function-level reset (PCI 3.0, 6.8.2): disabled and masked as at the start, no messages, nothing pending.
+    /// Function-level reset (PCI 3.0, 6.8.2): registers as at the start, no messages, nothing pending.
     /// Eventfds stay with their vectors; what they have counted is thrown away. The bus-master bit is
     /// the VMM's.
     pub fn reset(&self) -> Result<()> {
         let mut control = self.lock()?;
-        let masked = self.kind == Kind::Msix;
-        self.gate.change(if masked { closed::DISABLED } else { 0 }, closed::FUNCTION_MASKED);
-        self.vectors.iter().for_each(|vector| vector.block_unwaited(masked));
-        self.wait_for_deliveries();
-        let result = self.disarm_all(&mut control);
-        for (vector, vector_control) in self.vectors.iter().zip(control.vectors.iter_mut()) {
-            vector_control.forget_message();
-            if let Some(eventfds) = &vector_control.eventfds {
-                eventfds.take_counted();
+        let (masked, message, disabled) = match &mut control.registers {
+            Registers::Msix(table) => {
+                table.reset();
+                (true, Some(GuestMessage::default()), closed::DISABLED)
             }
-            if !masked {
-                vector.unmask();
+            Registers::Msi(msi) => {
+                msi.reset();
+                (false, None, closed::DISABLED)
             }
-            vector.take_pending();
-        }
-        self.after_disarm(control);
-        result
+            Registers::None => (false, None, 0),
+        };
+        let gate = GateChange::to(closed::BY_GUEST, disabled);
+        self.change(control, gate, self.all(), |_, _, wanted| {
+            (wanted.masked, wanted.message) = (masked, message);
+            wanted.pending = Pending::Gone;
+        })
     }
 
     /// The function has another requester ID: a guest renumbered the bus.
@@ -104,65 +95,46 @@ impl Device {
         if before & (closed::UNPLUGGED | closed::SHUT_DOWN) != 0 {
             return Ok(());
         }
-        self.wait_for_deliveries();
-        let result = first_error(control.vectors.iter_mut().map(|control| {
-            let result = self.remove_eventfd(control, None);
-            if control.eventfds.is_some() {
-                log::error!(
-                    "{}: an eventfd that cannot be unbound keeps its GSI for good",
-                    self.name
-                );
+        vector::wait_for_deliveries(&self.vectors);
+        let (_, unbound) = self.disarm(&self.vectors, &mut control.vectors);
+        for vector_control in &mut *control.vectors {
+            let Some(eventfds) = &mut vector_control.eventfds else { continue };
+            eventfds.forget_unbound(&self.cache);
+            if eventfds.len() > 0 {
+                let name = &self.name;
+                log::error!("{name}: an eventfd that cannot be unbound keeps its GSI for good");
+            } else {
+                vector_control.eventfds = None;
             }
-            result
-        }));
+        }
         drop(control);
+        let mut disowned = Ok(());
         if why == closed::UNPLUGGED {
+            if let Kind::Pins { first } = self.kind {
+                disowned = self.cache.disown_pins(first, self.all().end);
+            }
             self.cache.retry_unserved_quietly();
         }
-        result
+        unbound.and(disowned)
     }
 
     // ---- inside --------------------------------------------------------------------------------
 
-    pub(super) fn wait_for_deliveries(&self) {
-        if let (Some(first), Some(last)) = (self.vectors.first(), self.vectors.last()) {
-            let all = self.vectors.iter().map(Vector::readers);
-            sync::wait_for_all(first.readers(), last.readers(), all);
-        }
+    pub(super) fn is_paused(&self) -> bool {
+        self.gate.bits() & closed::PAUSED != 0
     }
 
-    pub(super) fn disarm_all(&self, control: &mut Control) -> Result<()> {
-        first_error(control.vectors.iter_mut().map(|control| self.disarm(control)))
-    }
-
-    /// Every message anew, in the form it must have now; waits once.
-    pub(super) fn encode_all(&self, mut control: MutexGuard<'_, Control>) -> Result<()> {
-        let (addressing, requester) = (self.cache.addressing(), control.requester);
-        // Closed meanwhile, so that a stream of sections without slots cannot keep the wait going.
-        self.gate.change(closed::CHANGING, 0);
-        let mut lost = Ok(());
-        for (vector, vector_control) in self.vectors.iter().zip(control.vectors.iter_mut()) {
-            if !vector_control.set {
-                continue;
-            }
-            let (address, data) = (vector_control.address, vector_control.data);
-            match addressing.encode(address, data, requester) {
-                message if message == vector.message() => continue,
-                Some(message) => _ = vector.flip(&message),
-                None => {
-                    // What was a message is none any more, so the vector holds what is raised.
-                    vector.block_unwaited(false);
-                    lost = Err(not_a_message());
-                }
-            }
-            vector_control.generation = vector_control.generation.wrapping_add(1);
-        }
-        self.wait_for_deliveries();
-        self.gate.change(0, closed::CHANGING);
-        let vectors = self.vectors.iter().zip(control.vectors.iter_mut());
-        let unset = vectors.filter(|(vector, _)| !vector.is_set());
-        let disarmed = first_error(unset.map(|(_, vector_control)| self.disarm(vector_control)));
-        drop(control);
-        self.serve_all().and(disarmed).and(lost)
+    /// Every message anew, in the form it must have now.
+    ///
+    /// Errors: `EINVAL` if what was a message is none any more (the vector holds what is raised); what serving says.
+    pub(super) fn encode_all(&self, control: MutexGuard<'_, Control>) -> Result<()> {
+        let is_lost =
+            self.vectors.iter().zip(control.vectors.iter()).any(|(vector, control_of)| {
+                let message = control_of.message();
+                let encoded = message.and_then(|it| self.encode(control.requester, it));
+                vector.is_set() && encoded.is_none()
+            });
+        let lost = if is_lost { Err(not_a_message()) } else { Ok(()) };
+        self.change(control, GateChange::NONE, self.all(), |_, _, _| {}).and(lost)
     }
 }

@@ -2,23 +2,33 @@
 //! A device: the vectors of one PCI function, HPET, IOAPIC or the like.
 //!
 //! - [`deliver`]: raising a vector.
+//! - [`change`]: the one way in which messages, masks and the function's gate change.
+//! - [`guest`]: the guest's accesses to registers.
 //! - [`function`]: what concerns all vectors at once.
+//! - [`state`]: save and load, import and export.
+//! - [`notice`]: telling the VMM what changed.
 //! - [`eventfds`]: a vector's eventfds and the route they stand on.
 //! - [`arm`]: giving eventfds to the kernel, many at once; transactions.
 //! - This file: the device, and what can be done to one vector.
 //!
 //! # Locks
 //!
-//! One mutex a device, `control`, keeps changes of its vectors apart; irqfds are bound and unbound under
-//! it. It is not held across a write of the table, nor when a message is sent, nor is another
-//! device's taken under it. Under it the table's lock may be taken (to give up a pin: that may wait for
-//! somebody else's write), and the cache's innermost one. Deliveries take none of them: see `vector`.
+//! One mutex a device, `control`, keeps changes of its vectors and registers apart; irqfds are bound and
+//! unbound under it. It is not held across a write of the table, nor when a message is sent or the VMM is
+//! told something, nor is another device's taken under it. Under it the table's lock may be taken (to give up
+//! a pin: that may wait for somebody else's write), and the cache's innermost one. Deliveries take none of
+//! them: see `vector`.
 
 mod arm;
+mod change;
 mod deliver;
 mod eventfds;
 mod function;
+mod guest;
+mod notice;
+mod state;
 
+use std::ops::Range;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Weak};
 
@@ -27,9 +37,19 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::backend::Reception;
 use crate::cache::{first_error, not_a_message, refuse_reentry, Member, RouteCache};
 use crate::error::{Error, Result};
+use crate::message::{GuestMessage, NO_REQUESTER};
+use crate::registers::{msi, msix, Registers};
 use crate::vector::{Gate, Vector};
 use arm::Item;
+use change::{GateChange, Next};
 use eventfds::Eventfds;
+use notice::Listener;
+
+pub use crate::registers::msi::MsiForm;
+pub use crate::registers::{Capability, Place};
+pub use eventfds::Masking;
+pub use notice::{Changed, OnChange};
+pub use state::{Raw, RawMut};
 
 /// Vectors a device may have (PCI 3.0, 6.8.2.3: the table size field has 11 bits).
 pub const MAX_VECTORS: u32 = 2048;
@@ -41,6 +61,66 @@ pub enum Kind {
     Plain,
     /// An MSI-X capability: starts disabled, its vectors masked.
     Msix,
+    /// An MSI capability: starts disabled, its vectors unmasked.
+    Msi(MsiForm),
+    /// As [`Kind::Plain`], but vector i owns the GSI `first + i`, and is in the kernel's table while it has
+    /// a message: the pins of an IOAPIC in user space, of which the kernel reads there which are
+    /// level-triggered, to tell of their EOIs.
+    Pins {
+        /// The first vector's GSI.
+        first: u32,
+    },
+}
+
+/// What a device is made with.
+pub struct DeviceConfig {
+    /// Its registers.
+    pub kind: Kind,
+    /// 1 to [`MAX_VECTORS`]; an MSI capability has 1, 2, 4, 8, 16 or 32.
+    pub vectors: u32,
+    /// Bus/device/function or ITS device ID, or [`NO_REQUESTER`].
+    pub requester: u32,
+    /// For people.
+    pub name: String,
+    /// A message whose data is 0 is none (an old trick of device assignment).
+    pub data0_off: bool,
+    /// Where the capability lies in config space; `None`: not where the library is asked.
+    pub capability: Option<Capability>,
+    /// Told what changed.
+    pub on_change: Option<OnChange>,
+}
+
+impl DeviceConfig {
+    /// A nameless device with nothing special to it.
+    pub fn new(kind: Kind, vectors: u32) -> Self {
+        DeviceConfig {
+            kind,
+            vectors,
+            requester: NO_REQUESTER,
+            name: String::from("device"),
+            data0_off: false,
+            capability: None,
+            on_change: None,
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let fits = match self.kind {
+            Kind::Msi(_) => self.vectors.is_power_of_two() && self.vectors <= msi::MAX_VECTORS,
+            _ => (1..=MAX_VECTORS).contains(&self.vectors),
+        };
+        if !fits {
+            return Err(Error::invalid(
+                "a device has 1 to 2048 vectors; with an MSI capability 1, 2, 4, 8, 16 or 32",
+            ));
+        }
+        match (self.kind, &self.capability) {
+            (_, None) => Ok(()),
+            (Kind::Msix, Some(place)) => place.check_msix(self.vectors),
+            (Kind::Msi(form), Some(place)) => place.check(form.size()),
+            _ => Err(Error::invalid("only MSI and MSI-X have a capability")),
+        }
+    }
 }
 
 /// Why a device's vectors may not send. Bits of its gate.
@@ -52,8 +132,11 @@ mod closed {
     pub const UNPLUGGED: u32 = 1 << 3;
     /// The cache is gone.
     pub const SHUT_DOWN: u32 = 1 << 4;
-    /// All messages are being encoded anew.
-    pub const CHANGING: u32 = 1 << 5;
+    /// The cache is paused.
+    pub const PAUSED: u32 = 1 << 5;
+
+    /// What the guest says in Message Control: with none of it, an unmasked vector is live.
+    pub const BY_GUEST: u32 = DISABLED | FUNCTION_MASKED;
 }
 
 /// What became of a delivery.
@@ -122,37 +205,50 @@ pub struct Device {
     vectors: Box<[Vector]>,
     gate: Gate,
     kind: Kind,
+    data0_off: bool,
     me: Weak<Device>,
     control: Mutex<Control>,
+    capability: Option<Capability>,
+    listener: Option<Listener>,
     name: String,
 }
 
 struct Control {
     requester: u32,
+    registers: Registers,
     vectors: Box<[VectorControl]>,
+    /// What changed while the cache was paused, to be told when it is resumed.
+    untold: Changed,
 }
 
 /// A vector's side that only changes look at.
 #[derive(Default)]
 struct VectorControl {
-    /// The message as it was set.
+    /// The message in force, as it was set; the vector has it in the kernel's form, if it is one.
     address: u64,
     data: u32,
-    set: bool,
+    is_set: bool,
     /// Counts changes of the message.
     generation: u32,
+    /// What a change under way has still to do.
+    next: Next,
     eventfds: Option<Box<Eventfds>>,
 }
 
 impl VectorControl {
-    fn forget_message(&mut self) {
-        self.generation = self.generation.wrapping_add(1);
-        (self.address, self.data, self.set) = (0, 0, false);
+    fn message(&self) -> Option<GuestMessage> {
+        self.is_set.then_some(GuestMessage { address: self.address, data: self.data })
+    }
+
+    fn set_message(&mut self, message: Option<GuestMessage>) {
+        self.is_set = message.is_some();
+        GuestMessage { address: self.address, data: self.data } = message.unwrap_or_default();
     }
 }
 
-// What a vector costs, with and without an eventfd.
-const _: () = assert!(size_of::<Vector>() + size_of::<VectorControl>() <= 96);
+// What a vector costs, with and without an eventfd; an MSI-X table entry is 20 more.
+#[cfg(not(loom))]
+const _: () = assert!(size_of::<Vector>() + size_of::<VectorControl>() + 20 <= 96);
 
 impl std::fmt::Debug for Device {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -163,68 +259,89 @@ impl std::fmt::Debug for Device {
 }
 
 impl Device {
-    /// A device with `vectors` vectors (1 to [`MAX_VECTORS`]); `requester` is its bus/device/function or
-    /// ITS device ID, `name` is for people.
-    pub fn new(
-        cache: &Arc<RouteCache>,
-        kind: Kind,
-        vectors: u32,
-        requester: u32,
-        name: &str,
-    ) -> Result<Arc<Self>> {
-        if vectors == 0 || vectors > MAX_VECTORS {
-            return Err(Error::invalid("a device has 1 to 2048 vectors"));
-        }
-        let (gate, masked) = match kind {
-            Kind::Plain => (0, false),
-            Kind::Msix => (closed::DISABLED, true),
+    /// Makes a device.
+    ///
+    /// Errors: `EINVAL` for what no device can be; for [`Kind::Pins`] also `EBUSY` (one of the GSIs is
+    /// somebody else's) and `ENOTSUP` (there is no table).
+    pub fn new(cache: &Arc<RouteCache>, config: DeviceConfig) -> Result<Arc<Self>> {
+        config.check()?;
+        let DeviceConfig { kind, vectors, requester, name, data0_off, capability, on_change } =
+            config;
+        let (gate, masked, registers) = match kind {
+            Kind::Plain | Kind::Pins { .. } => (0, false, Registers::None),
+            Kind::Msix => (closed::DISABLED, true, Registers::Msix(msix::Table::new(vectors))),
+            Kind::Msi(form) => {
+                (closed::DISABLED, false, Registers::Msi(msi::Msi::new(form, vectors)))
+            }
         };
-        let controls = (0..vectors).map(|_| VectorControl::default()).collect();
+        let mut controls: Box<[VectorControl]> =
+            (0..vectors).map(|_| VectorControl::default()).collect();
+        if let Kind::Pins { first } = kind {
+            cache.own_pins(first, vectors)?;
+            for (gsi, control) in (first..).zip(controls.iter_mut()) {
+                control.eventfds = Some(Box::new(Eventfds::on_pin(gsi)));
+            }
+        }
+        let control =
+            Control { requester, registers, vectors: controls, untold: Changed::default() };
         let device = Arc::new_cyclic(|me| Device {
             cache: cache.clone(),
-            me: me.clone(),
-            kind,
-            name: name.to_owned(),
-            gate: Gate::new(gate),
             vectors: (0..vectors).map(|_| Vector::new(masked)).collect(),
-            control: Mutex::new(Control { requester, vectors: controls }),
+            gate: Gate::new(gate),
+            kind,
+            data0_off,
+            me: me.clone(),
+            control: Mutex::new(control),
+            capability,
+            listener: on_change.map(Listener::new),
+            name,
         });
-        cache.join(std::ptr::from_ref(&*device).addr(), device.me.clone());
+        cache.join(std::ptr::from_ref(&*device).addr(), device.clone());
         Ok(device)
     }
 
     // ---- a vector ------------------------------------------------------------------------------
 
     /// Gives a vector a message, the guest's address and data. The old one is not sent once this has
-    /// returned, and no mixture of the two ever is.
+    /// returned, and no mixture of the two ever is. With MSI-X registers it is as if the guest had written
+    /// both at once.
     ///
-    /// Errors: `EINVAL` if it is no interrupt message (nothing is changed); what serving its eventfds says (the message
-    /// stands, and serving is tried again).
+    /// Errors: `EINVAL` if it is no interrupt message (nothing is changed), or if the message is in an
+    /// MSI capability; what serving its eventfds says (the message stands, and serving is tried again).
     pub fn set(&self, index: u32, address: u64, data: u32) -> Result<()> {
-        let mut control = self.lock()?;
-        let requester = control.requester;
-        let (vector, vector_control) = self.both(&mut control, index)?;
-        let message = self.cache.addressing().encode(address, data, requester);
-        let message = message.ok_or_else(not_a_message)?;
-        (vector_control.address, vector_control.data) = (address, data);
-        vector_control.set = true;
-        if vector.message() != Some(message) {
-            vector_control.generation = vector_control.generation.wrapping_add(1);
-            vector.set(&message);
-        }
-        drop(control);
-        self.serve(index)
+        let message = GuestMessage { address, data };
+        let control = self.lock_vector(index)?;
+        self.refuse_msi()?;
+        self.encode(control.requester, message).ok_or_else(not_a_message)?;
+        self.change(control, GateChange::NONE, index..index + 1, |index, registers, wanted| {
+            if let Registers::Msix(table) = registers {
+                table.set_message(index, message);
+            }
+            wanted.message = Some(message);
+        })
     }
 
     /// Takes a vector's message away: it holds what is raised until it has one again.
+    ///
+    /// Errors: `EINVAL` if the message is in an MSI capability; what the kernel says.
     pub fn clear(&self, index: u32) -> Result<()> {
-        let mut control = self.lock()?;
-        let (vector, vector_control) = self.both(&mut control, index)?;
-        vector_control.forget_message();
-        vector.unset();
-        let result = self.disarm(vector_control);
-        self.after_disarm(control);
-        result
+        let control = self.lock_vector(index)?;
+        self.refuse_msi()?;
+        self.change(control, GateChange::NONE, index..index + 1, |index, registers, wanted| {
+            if let Registers::Msix(table) = registers {
+                table.set_message(index, GuestMessage::default());
+            }
+            wanted.message = None;
+        })
+    }
+
+    fn refuse_msi(&self) -> Result<()> {
+        match self.kind {
+            Kind::Msi(_) => Err(Error::invalid(
+                "an MSI capability has one message for all vectors: write its registers",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Masks a vector: no message of it is sent once this has returned.
@@ -232,31 +349,58 @@ impl Device {
     /// Errors: what the kernel says to unbinding an eventfd (it is masked all the same, but that
     /// eventfd still interrupts: mask again).
     pub fn mask(&self, index: u32) -> Result<()> {
-        let mut control = self.lock()?;
-        let (vector, vector_control) = self.both(&mut control, index)?;
-        vector.mask();
-        let result = self.disarm(vector_control);
-        self.after_disarm(control);
-        result
+        self.set_masked(index, true)
     }
 
     /// Unmasks a vector; what was raised while it was masked is sent once.
     ///
     /// Errors: what serving its eventfds says (it is unmasked all the same, its events are counted, and serving is tried again).
     pub fn unmask(&self, index: u32) -> Result<()> {
-        let mut control = self.lock()?;
-        let (vector, _) = self.both(&mut control, index)?;
-        vector.unmask();
-        drop(control);
-        self.serve(index)
+        self.set_masked(index, false)
+    }
+
+    fn set_masked(&self, at: u32, masked: bool) -> Result<()> {
+        let control = self.lock_vector(at)?;
+        let indices = match self.kind {
+            // What it wrote to the message while the vector was masked counts now, for all vectors.
+            Kind::Msi(_) => self.all(),
+            _ => at..at + 1,
+        };
+        self.change(control, GateChange::NONE, indices, |index, registers, wanted| {
+            match registers {
+                Registers::Msix(table) => guest::take_entry(table, index, wanted),
+                Registers::Msi(msi) => {
+                    if !masked {
+                        msi.settle();
+                    }
+                    wanted.message = self.msi_message(msi, index);
+                }
+                Registers::None => {}
+            }
+            if index == at {
+                wanted.masked = masked;
+            }
+        })
     }
 
     /// Whether something was raised that could not be sent yet.
     pub fn is_pending(&self, index: u32) -> Result<bool> {
-        let mut control = self.lock()?;
-        let (vector, vector_control) = self.both(&mut control, index)?;
-        let counted = || vector_control.eventfds.as_ref().is_some_and(|it| it.has_counted());
-        Ok(vector.is_pending() || counted())
+        let control = self.lock_vector(index)?;
+        Ok(self.pending(&control, index..index + 1) != 0)
+    }
+
+    /// The pending bits of up to 64 vectors, the first in bit 0. Makes system calls only for eventfds that the
+    /// kernel does not read now.
+    fn pending(&self, control: &Control, indices: Range<u32>) -> u64 {
+        let slice = indices.start as usize..indices.end as usize;
+        let vectors = self.vectors.get(slice.clone()).unwrap_or_default();
+        let controls = control.vectors.get(slice).unwrap_or_default();
+        let mut bits = 0;
+        for (at, (vector, control)) in vectors.iter().zip(controls).enumerate().take(64) {
+            let counted = || control.eventfds.as_ref().is_some_and(|it| it.has_counted());
+            bits |= u64::from(vector.is_pending() || counted()) << at;
+        }
+        bits
     }
 
     /// The cause is gone: nothing is pending any more, in eventfds neither. Whether something was.
@@ -269,11 +413,11 @@ impl Device {
 
     /// From now on a signal of the eventfd raises the vector. It is duplicated.
     ///
-    /// Errors: `EBADF`; `EINVAL` (no eventfd, or a semaphore); `EBUSY` if it is bound to a vector already;
-    /// `ENOTSUP` where there are no irqfds; `EMFILE`; outside a transaction also what serving it says.
-    /// It is not bound then.
-    pub fn bind_eventfd(&self, index: u32, fd: BorrowedFd<'_>) -> Result<()> {
-        self.bind(index, fd, false)
+    /// Errors: `EBADF`; `EINVAL` (no eventfd, or a semaphore; [`Masking::AtSource`] without anybody to tell); `EBUSY`
+    /// if it is bound to a vector already; `ENOTSUP` where there are no irqfds; `EMFILE`; outside a transaction
+    /// also what serving it says. It is not bound then.
+    pub fn bind_eventfd(&self, index: u32, fd: BorrowedFd<'_>, masking: Masking) -> Result<()> {
+        self.bind(index, fd, masking, false)
     }
 
     /// [`Device::bind_eventfd`] without the duplicate.
@@ -281,24 +425,35 @@ impl Device {
     /// # Safety
     ///
     /// The descriptor stays open, and this eventfd, until it is unbound or the device is closed.
-    pub unsafe fn bind_lent_eventfd(&self, index: u32, fd: BorrowedFd<'_>) -> Result<()> {
-        self.bind(index, fd, true)
+    pub unsafe fn bind_lent_eventfd(
+        &self,
+        index: u32,
+        fd: BorrowedFd<'_>,
+        masking: Masking,
+    ) -> Result<()> {
+        self.bind(index, fd, masking, true)
     }
 
-    fn bind(&self, index: u32, fd: BorrowedFd<'_>, borrow: bool) -> Result<()> {
+    fn bind(&self, index: u32, fd: BorrowedFd<'_>, masking: Masking, borrow: bool) -> Result<()> {
         if !self.cache.features().irqfd {
             return Err(Error::new(libc::ENOTSUP, "eventfds cannot be bound: there are no irqfds"));
+        }
+        if masking == Masking::AtSource && self.listener.is_none() {
+            return Err(Error::invalid(
+                "a source that is masked by the VMM needs a device that tells it when (changed)",
+            ));
         }
         let mut control = self.lock()?;
         let (_, vector_control) = self.both(&mut control, index)?;
         let eventfds = vector_control.eventfds.get_or_insert_default();
-        let added = eventfds.add(&self.cache, fd, borrow);
-        if eventfds.is_empty() {
+        let added = eventfds.add(&self.cache, fd, masking, borrow);
+        if eventfds.is_unused() {
             vector_control.eventfds = None;
         }
         added?;
         drop(control);
-        self.serve(index).or_else(|refusal| self.take_back_eventfd(index, fd.as_raw_fd(), refusal))
+        self.serve_those(index..index + 1)
+            .or_else(|refusal| self.take_back_eventfd(index, fd.as_raw_fd(), refusal))
     }
 
     /// After a failure: the eventfd goes again, unless it was another one that could not be bound.
@@ -311,7 +466,7 @@ impl Device {
                 self.remove_eventfd(vector_control, Some(number))?;
                 let message = vector.message();
                 if let Some(others) = &mut vector_control.eventfds {
-                    others.errno = if others.all_send(message) { 0 } else { others.errno };
+                    others.refusal = if others.all_send(message) { 0 } else { others.refusal };
                 }
                 Err(refusal)
             }
@@ -328,14 +483,15 @@ impl Device {
         let (_, vector_control) = self.both(&mut control, index)?;
         let found = match (&vector_control.eventfds, number) {
             (Some(eventfds), Some(number)) => eventfds.is_bound(number).is_some(),
-            (eventfds, _) => eventfds.is_some(),
+            (eventfds, _) => eventfds.as_ref().is_some_and(|it| it.len() > 0),
         };
         if !found {
             return Err(Error::new(libc::ENOENT, "the eventfd is not bound to this vector"));
         }
         self.remove_eventfd(vector_control, number)?;
-        let was_last = vector_control.eventfds.is_none();
-        self.after_disarm(control);
+        let was_last = vector_control.eventfds.as_ref().is_none_or(|it| it.len() == 0);
+        drop(control);
+        self.cache.retry_unserved_quietly();
         // In a transaction what is pending may have been waiting for the commit, with the eventfd. If it
         // cannot be sent it stays pending; the eventfd is gone all the same.
         if was_last {
@@ -349,7 +505,7 @@ impl Device {
             return Ok(());
         };
         let result = eventfds.remove(&self.cache, number);
-        if eventfds.is_empty() {
+        if eventfds.is_unused() {
             control.eventfds = None;
         }
         result
@@ -361,17 +517,18 @@ impl Device {
         let (vector, vector_control) = self.both(&mut control, index)?;
         let eventfds = vector_control.eventfds.as_deref();
         let state = self.state();
+        let message = vector_control.message().unwrap_or_default();
         Ok(VectorInfo {
             set: vector.is_set(),
             masked: vector.is_masked(),
             live: vector.is_set() && !vector.is_masked() && state.enabled && !state.function_masked,
-            in_kernel: eventfds.is_some_and(|it| it.all_send(vector.message())),
+            in_kernel: eventfds.is_some_and(|it| it.len() > 0 && it.all_send(vector.message())),
             unserved: self.is_unserved(vector, vector_control),
-            address: vector_control.address,
-            data: vector_control.data,
+            address: message.address,
+            data: message.data,
             eventfds: eventfds.map_or(0, |it| u32::try_from(it.len()).unwrap_or(u32::MAX)),
             gsi: eventfds.and_then(|it| it.route).map(|route| route.gsi),
-            errno: eventfds.map_or(0, |it| it.errno),
+            errno: eventfds.map_or(0, Eventfds::errno),
         })
     }
 
@@ -392,6 +549,19 @@ impl Device {
         Ok((vector, vector_control.ok_or_else(|| Error::invalid("no such vector"))?))
     }
 
+    /// [`Device::lock`], for a vector that there is.
+    fn lock_vector(&self, index: u32) -> Result<MutexGuard<'_, Control>> {
+        let control = self.lock()?;
+        self.vector(index)?;
+        Ok(control)
+    }
+
+    /// The message in the form that the kernel takes; `None` if it is none, or means none here.
+    fn encode(&self, requester: u32, message: GuestMessage) -> Option<crate::message::Message> {
+        let is_off = self.data0_off && message.data == 0;
+        self.cache.addressing().encode(message, requester).filter(|_| !is_off)
+    }
+
     /// For changes: not from inside a delivery, not on a device that is gone.
     fn lock(&self) -> Result<MutexGuard<'_, Control>> {
         refuse_reentry()?;
@@ -400,10 +570,12 @@ impl Device {
         Ok(control)
     }
 
-    /// It should send, and has an eventfd that does not.
+    /// It should send, and has an eventfd that does not; or a pin that is not what it should be.
     fn is_unserved(&self, vector: &Vector, control: &VectorControl) -> bool {
-        let waits = control.eventfds.as_deref().is_some_and(|it| !it.all_send(vector.message()));
-        waits && vector.is_open(&self.gate)
+        control.eventfds.as_deref().is_some_and(|it| {
+            let should_send = it.len() > 0 && vector.is_open(&self.gate);
+            (should_send && !it.all_send(vector.message())) || it.is_wrong_pin(vector.message())
+        })
     }
 
     fn check_alive(&self) -> Result<()> {
@@ -417,34 +589,11 @@ impl Device {
         Ok(())
     }
 
-    /// The vector can no longer send: its eventfds count from now on.
-    fn disarm(&self, control: &mut VectorControl) -> Result<()> {
-        match &mut control.eventfds {
-            Some(eventfds) => eventfds.unbind(&self.cache),
-            None => Ok(()),
-        }
-    }
-
-    /// A pin may have been given up: others may find room now.
-    fn after_disarm(&self, control: MutexGuard<'_, Control>) {
-        drop(control);
-        self.cache.retry_unserved_quietly();
-    }
-
-    /// The vector may have been opened: arms its eventfds and sends what is pending.
-    fn serve(&self, index: u32) -> Result<()> {
-        self.serve_those(index..index + 1)
-    }
-
-    fn serve_all(&self) -> Result<()> {
-        self.serve_those(self.all())
-    }
-
-    fn all(&self) -> std::ops::Range<u32> {
+    fn all(&self) -> Range<u32> {
         0..u32::try_from(self.vectors.len()).unwrap_or(MAX_VECTORS)
     }
 
-    fn serve_those(&self, indices: std::ops::Range<u32>) -> Result<()> {
+    fn serve_those(&self, indices: Range<u32>) -> Result<()> {
         let items = self.items(indices.clone());
         if arm::defer(&self.cache, &items) {
             // Vectors with eventfds send what is pending at the commit, together with what those have
@@ -458,7 +607,7 @@ impl Device {
     }
 
     /// Those that have eventfds.
-    fn items(&self, indices: std::ops::Range<u32>) -> Vec<Item> {
+    fn items(&self, indices: Range<u32>) -> Vec<Item> {
         let Some(device) = self.me.upgrade() else {
             return Vec::new();
         };
@@ -483,6 +632,33 @@ impl Member for Device {
             Ok(control) => self.encode_all(control),
             Err(_) => Ok(()),
         }
+    }
+
+    fn pause(&self) -> Result<()> {
+        match self.lock() {
+            Ok(control) => {
+                let gate = GateChange { set: closed::PAUSED, clear: 0 };
+                self.change(control, gate, self.all(), |_, _, _| {})
+            }
+            Err(_) => Ok(()),
+        }
+    }
+
+    fn unpause(&self) {
+        let _control = self.control.lock();
+        self.gate.change(0, closed::PAUSED);
+    }
+
+    fn serve(&self) -> Result<()> {
+        self.serve_those(self.all())
+    }
+
+    fn wait_until_told(&self) {
+        Device::wait_until_told(self);
+    }
+
+    fn tell_untold(&self) {
+        Device::tell_untold(self);
     }
 
     fn retry(&self) -> Result<()> {

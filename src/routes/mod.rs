@@ -13,6 +13,7 @@ mod finder;
 mod gsi;
 mod table;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvm_bindings::kvm_irq_routing_entry;
@@ -31,7 +32,7 @@ const MAX_IDLE: usize = 64;
 /// Entries that are never pinned where messages go through routes: there is always one to send by.
 const MIN_DYNAMIC: usize = 4;
 
-/// What is wanted of the table. The result of each is a GSI that the caller has pinned.
+/// What is wanted of the table. The result of each is the GSI; of the first two one that the caller has pinned.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Change {
     /// A route for this message.
@@ -39,6 +40,8 @@ pub(crate) enum Change {
     /// The caller's pinned route is to carry another message. In place if nobody else uses either;
     /// else the result is another GSI, and both are pinned.
     Retarget(u32, Message),
+    /// This GSI, which the caller owns, is to carry this message, or none.
+    Own(u32, Option<Message>),
 }
 
 /// A VM's routes.
@@ -150,6 +153,37 @@ impl Routes {
         self.chances.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Takes GSIs for a device's pins.
+    ///
+    /// Errors: `EINVAL` (beyond the table), `EBUSY` (somebody else's).
+    pub fn own_pins(&self, backend: &dyn Backend, gsis: Range<u32>) -> Result<()> {
+        let mut state = self.state.lock();
+        state.look_for_defaults(backend);
+        state.table.own_pins(gsis)
+    }
+
+    /// Takes pins out of the table and gives their GSIs back. If the kernel refuses, they stay taken.
+    pub fn disown_pins(&self, backend: &dyn Backend, gsis: Range<u32>) -> Result<()> {
+        let changes: Vec<Change> = gsis.clone().map(|gsi| Change::Own(gsi, None)).collect();
+        for result in self.apply(backend, &changes) {
+            result?;
+        }
+        self.state.lock().table.disown_pins(&gsis);
+        Ok(())
+    }
+
+    /// What a pin's GSI carries now, in the kernel's table.
+    pub fn pin_message(&self, gsi: u32) -> Option<Message> {
+        let state = self.state.lock();
+        state.table.get(gsi).filter(|route| route.live).map(|route| route.message)
+    }
+
+    /// What tells routes apart: the message as it stands in the table.
+    pub fn key(&self, message: &Message) -> Message {
+        let requester = if self.requester_matters { message.requester } else { NO_REQUESTER };
+        Message { requester, ..*message }
+    }
+
     /// Moves on when a pin is given up and when the table is written: what could not be had before may be
     /// had now.
     pub fn chances(&self) -> u64 {
@@ -246,12 +280,6 @@ impl Routes {
 
     // ---- staging -------------------------------------------------------------------------------
 
-    /// What tells routes apart.
-    fn key(&self, message: &Message) -> Message {
-        let requester = if self.requester_matters { message.requester } else { NO_REQUESTER };
-        Message { requester, ..*message }
-    }
-
     fn stage(&self, table: &mut Table, change: &Change) -> Result<u32> {
         match *change {
             Change::Pin(message) => self.stage_pin(table, self.key(&message)),
@@ -267,6 +295,19 @@ impl Routes {
                     }
                     _ => self.stage_pin(table, message),
                 }
+            }
+            Change::Own(gsi, message) => {
+                let message = message.map(|message| self.key(&message));
+                if table.get(gsi).map(|route| route.message) == message {
+                    return Ok(gsi);
+                }
+                self.retire(&[gsi]);
+                match message {
+                    Some(message) if !table.put_pin(gsi, message) => return Err(no_room()),
+                    Some(_) => {}
+                    None => table.remove(gsi),
+                }
+                Ok(gsi)
             }
         }
     }

@@ -5,6 +5,7 @@
 //! written, and [`Table::believe`] or [`Table::take_back`] what is made of the kernel's answer.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use kvm_bindings::{
     kvm_irq_routing_entry, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI, KVM_MSI_VALID_DEVID,
@@ -24,6 +25,8 @@ pub(super) struct Route {
     pub live: bool,
     /// Used since the sweep last came by.
     pub used: bool,
+    /// A pin's: it stays on its GSI and is nobody else's, so it is not found by its message.
+    pub is_pin: bool,
 }
 
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub(super) struct Table {
     routes: Vec<Option<Route>>,
     by_message: HashMap<Message, u32>,
     gsis: GsiSet,
+    /// GSIs that pins own, in the table or not.
+    pins: Vec<Range<u32>>,
     count: usize,
     idle: usize,
     limit: usize,
@@ -49,6 +54,7 @@ impl Table {
             routes: Vec::new(),
             by_message: HashMap::new(),
             gsis: GsiSet::new(first_gsi, limit),
+            pins: Vec::new(),
             count: 0,
             idle: 0,
             limit: limit as usize,
@@ -109,7 +115,7 @@ impl Table {
             return None;
         }
         let gsi = self.gsis.lowest_free()?;
-        self.stage(gsi, Some(Route { message, pins: 0, live: false, used: true }));
+        self.stage(gsi, Some(Route::new(message)));
         Some(gsi)
     }
 
@@ -122,6 +128,15 @@ impl Table {
 
     pub fn remove(&mut self, gsi: u32) {
         self.stage(gsi, None);
+    }
+
+    /// A pin's route; it is in use for good. False if there is no entry free.
+    pub fn put_pin(&mut self, gsi: u32, message: Message) -> bool {
+        if self.get(gsi).is_none() && self.fixed.len() + self.count >= self.limit {
+            return false;
+        }
+        self.stage(gsi, Some(Route { pins: 1, is_pin: true, ..Route::new(message) }));
+        true
     }
 
     /// The next idle route that was not used since the sweep last came by: second chance, CLOCK. If all
@@ -162,14 +177,18 @@ impl Table {
         }
         let before = std::mem::replace(self.routes.get_mut(at)?, route);
         if let Some(before) = before {
-            self.by_message.remove(&before.message);
-            self.gsis.give_back(gsi);
+            if !before.is_pin {
+                self.by_message.remove(&before.message);
+                self.gsis.give_back(gsi);
+            }
             self.count -= 1;
             self.idle -= usize::from(before.pins == 0);
         }
         if let Some(route) = route {
-            self.by_message.insert(route.message, gsi);
-            self.gsis.take(gsi);
+            if !route.is_pin {
+                self.by_message.insert(route.message, gsi);
+                self.gsis.take(gsi);
+            }
             self.count += 1;
             self.idle += usize::from(route.pins == 0);
         }
@@ -209,6 +228,33 @@ impl Table {
         changed
     }
 
+    // ---- pins ----------------------------------------------------------------------------------
+
+    /// Takes these GSIs for pins.
+    pub fn own_pins(&mut self, gsis: Range<u32>) -> Result<()> {
+        if gsis.end as usize > self.limit {
+            return Err(Error::invalid("a pin's GSI is beyond the kernel's table"));
+        }
+        for gsi in gsis.clone() {
+            if !self.gsis.take(gsi) {
+                (gsis.start..gsi).for_each(|gsi| self.gsis.give_back(gsi));
+                let what =
+                    "a pin's GSI is in use: the VMM's own, another pin's, or not below first_gsi";
+                return Err(Error::new(libc::EBUSY, what));
+            }
+        }
+        self.pins.push(gsis);
+        Ok(())
+    }
+
+    /// Gives them back; their routes are gone.
+    pub fn disown_pins(&mut self, gsis: &Range<u32>) {
+        if let Some(at) = self.pins.iter().position(|pins| pins == gsis) {
+            self.pins.swap_remove(at);
+            gsis.clone().for_each(|gsi| self.gsis.give_back(gsi));
+        }
+    }
+
     // ---- the VMM's own entries -----------------------------------------------------------------
 
     /// Whether these are the entries there are. (Of kinds not known here: no.)
@@ -230,6 +276,9 @@ impl Table {
         for entry in &fixed {
             if entry.gsi as usize >= self.limit {
                 return Err(Error::invalid("a fixed route's GSI is beyond the kernel's table"));
+            }
+            if self.pins.iter().any(|pins| pins.contains(&entry.gsi)) {
+                return Err(Error::new(libc::EBUSY, "a fixed route's GSI is a pin's"));
             }
             match self.get(entry.gsi) {
                 Some(route) if route.pins > 0 => {
@@ -258,6 +307,13 @@ impl Table {
             self.gsis.take(entry.gsi);
         }
         before
+    }
+}
+
+impl Route {
+    /// Idle, and not in the kernel's table yet.
+    fn new(message: Message) -> Self {
+        Route { message, pins: 0, live: false, used: true, is_pin: false }
     }
 }
 

@@ -156,26 +156,15 @@ impl Drop for Section<'_> {
 
 /// Waits until no section on `readers` is open that may have seen the state from before the call.
 pub(crate) fn wait_for(readers: &Readers) {
-    wait_for_slots_of(readers);
+    wait_for_slots_of(readers, readers);
     readers.wait_counted();
 }
 
-/// The half of [`wait_for`] that later sections cannot prolong; counted ones are left to the caller.
-pub(crate) fn wait_for_slots_of(readers: &Readers) {
-    barrier::heavy();
-    wait_for_slots(readers.name()..=readers.name());
-}
-
-/// The same for many, at the price of one: `first` to `last` lie in one slice, in this order,
-/// and `all` yields them.
-pub(crate) fn wait_for_all<'a>(
-    first: &'a Readers,
-    last: &'a Readers,
-    all: impl Iterator<Item = &'a Readers>,
-) {
+/// The half of it that later sections cannot prolong; counted ones are left to the caller. Of many readers, at
+/// the price of one: `first` to `last` lie in one slice, in this order.
+pub(crate) fn wait_for_slots_of(first: &Readers, last: &Readers) {
     barrier::heavy();
     wait_for_slots(first.name()..=last.name());
-    all.for_each(Readers::wait_counted);
 }
 
 /// Waits for every open section of the process but the counted ones.

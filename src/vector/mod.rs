@@ -27,7 +27,7 @@ use crate::sync::{self, FastSection, FastSlot, Readers};
 const MASKED: u32 = 1 << 0;
 /// There is no message.
 const UNSET: u32 = 1 << 1;
-/// The message is being replaced, and counted readers must run dry: see [`Vector::set`].
+/// A change waits for counted readers to run dry: see [`wait_for_deliveries`].
 const HELD: u32 = 1 << 2;
 /// Something was raised while the vector could not send.
 const PENDING: u32 = 1 << 3;
@@ -224,10 +224,12 @@ impl Vector {
         self.state.load(Ordering::SeqCst) & BLOCKED == 0 && gate.is_open()
     }
 
-    /// The message, if there is one.
-    pub fn read_message(&self) -> Option<Message> {
+    /// The message that would be sent now, if one would.
+    pub fn read_message(&self, gate: &Gate) -> Option<Message> {
         let _section = self.readers.enter();
-        self.message()
+        let state = self.state.load(Ordering::Acquire);
+        // Of a closed vector it may be changing: a change waits for sections only if it was open.
+        (state & BLOCKED == 0 && gate.is_open()).then(|| self.current(state).load())
     }
 
     #[inline(always)]
@@ -241,16 +243,19 @@ impl Vector {
     }
 
     // ---- under the control lock ----------------------------------------------------------------
+    //
+    // None of these waits: who makes a change that a delivery under way may not have seen calls
+    // `wait_for_deliveries` after it, once for many vectors. A vector that was not open needs none.
 
-    /// The message, in the kernel's form. Under the control lock, or in a section.
+    /// The message, in the kernel's form.
     pub fn message(&self) -> Option<Message> {
         let state = self.state.load(Ordering::Acquire);
         (state & UNSET == 0).then(|| self.current(state).load())
     }
 
-    /// After this returns no message is sent until [`Vector::unmask`].
+    /// No more messages until [`Vector::unmask`].
     pub fn mask(&self) {
-        self.block(MASKED);
+        self.state.fetch_or(MASKED, Ordering::SeqCst);
     }
 
     /// Pending becomes sendable; who calls this then attempts with [`Cause::Opened`].
@@ -258,49 +263,43 @@ impl Vector {
         self.state.fetch_and(!MASKED, Ordering::SeqCst);
     }
 
-    /// After this returns there is no message to send until [`Vector::set`].
+    /// No message any more, until [`Vector::set`].
     pub fn unset(&self) {
-        self.block(UNSET);
+        self.state.fetch_or(UNSET, Ordering::SeqCst);
     }
 
-    /// Blocks without waiting for readers: for who waits once for many vectors.
-    pub fn block_unwaited(&self, masked: bool) {
-        self.state.fetch_or(if masked { MASKED | UNSET } else { UNSET }, Ordering::SeqCst);
-    }
-
-    /// After this returns the old message is no longer sent. Pending may have become sendable, as
-    /// after [`Vector::unmask`].
+    /// Another message. Pending may have become sendable, as after [`Vector::unmask`].
     pub fn set(&self, message: &Message) {
-        let before = self.flip(message);
-        if before & DELIVERS == 0 {
-            return;
-        }
-        sync::wait_for_slots_of(&self.readers);
-        if self.readers.any_counted() {
-            // Unlike slots, a count does not tell the sections from before the flip from later ones:
-            // the later ones are held off, so that they cannot keep us waiting for ever.
-            self.state.fetch_or(HELD, Ordering::SeqCst);
-            self.readers.wait_counted();
-            self.state.fetch_and(!HELD, Ordering::SeqCst);
-        }
-    }
-
-    /// [`Vector::set`] without the wait: for who waits once for many vectors. Not again before that.
-    pub fn flip(&self, message: &Message) -> u32 {
         let state = self.state.load(Ordering::Relaxed);
         self.current(state ^ SECOND).store(message);
         // Release: who sees the flip sees the message.
         let flip = |state| Some((state ^ SECOND) & !UNSET);
-        match self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, flip) {
-            Ok(before) | Err(before) => before,
-        }
+        // Always succeeds: the closure always has a value.
+        let _ = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, flip);
     }
 
-    fn block(&self, bit: u32) {
-        let before = self.state.fetch_or(bit, Ordering::SeqCst);
-        if before & bit == 0 && before & DELIVERS != 0 {
-            sync::wait_for(&self.readers);
-        }
+    /// Whether a change must wait for its deliveries. SeqCst: a delivery whose bit is not seen here comes
+    /// after the change, in the order of all such accesses, and sees it.
+    fn delivers(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & DELIVERS != 0
+    }
+}
+
+/// After this returns no delivery acts on what was true of these vectors, or of their gate, before the
+/// change that the caller has just made: their old messages are not sent any more. Pending may have become
+/// sendable meanwhile. `vectors` lie in one slice, so that one barrier does for all.
+pub(crate) fn wait_for_deliveries(vectors: &[Vector]) {
+    let (Some(first), Some(last)) = (vectors.first(), vectors.last()) else { return };
+    if !vectors.iter().any(Vector::delivers) {
+        return;
+    }
+    sync::wait_for_slots_of(&first.readers, &last.readers);
+    for vector in vectors.iter().filter(|vector| vector.readers.any_counted()) {
+        // Unlike slots, a count does not tell the sections from before the change from later ones: the later
+        // ones are held off, so that they cannot keep us waiting for ever.
+        vector.state.fetch_or(HELD, Ordering::SeqCst);
+        vector.readers.wait_counted();
+        vector.state.fetch_and(!HELD, Ordering::SeqCst);
     }
 }
 

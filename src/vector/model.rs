@@ -5,7 +5,7 @@ use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use loom::sync::Arc;
 use loom::thread;
 
-use super::{Attempt, Cause, Gate, Vector};
+use super::{wait_for_deliveries, Attempt, Cause, Gate, Vector};
 use crate::message::Message;
 
 const OLD: Message = Message { address: 0xFEE0_0000, data: 1, requester: 1 };
@@ -55,6 +55,18 @@ impl Shared {
         }
     }
 
+    /// As a device masks.
+    fn mask(&self) {
+        self.vector.mask();
+        wait_for_deliveries(std::slice::from_ref(&self.vector));
+    }
+
+    /// As a device changes the message of an open vector.
+    fn set(&self, message: &Message) {
+        self.vector.set(message);
+        wait_for_deliveries(std::slice::from_ref(&self.vector));
+    }
+
     fn opened(&self) {
         if self.vector.is_pending() {
             self.attempt(Cause::Opened);
@@ -78,7 +90,7 @@ fn mask_silences_and_unmask_hands_over() {
     loom::model(|| {
         let shared = Shared::new();
         let other = deliverer(&shared);
-        shared.vector.mask();
+        shared.mask();
         shared.silent.store(true, Ordering::SeqCst);
         shared.silent.store(false, Ordering::SeqCst);
         shared.vector.unmask();
@@ -94,7 +106,7 @@ fn a_masked_vector_is_silent_and_keeps() {
     loom::model(|| {
         let shared = Shared::new();
         let other = deliverer(&shared);
-        shared.vector.mask();
+        shared.mask();
         shared.silent.store(true, Ordering::SeqCst);
         other.join().unwrap();
         assert_exactly_once(&shared);
@@ -120,7 +132,7 @@ fn the_old_message_is_gone_when_set_returns() {
     loom::model(|| {
         let shared = Shared::new();
         let other = deliverer(&shared);
-        shared.vector.set(&NEW);
+        shared.set(&NEW);
         shared.old_is_gone.store(true, Ordering::SeqCst);
         shared.opened();
         other.join().unwrap();
@@ -130,10 +142,28 @@ fn the_old_message_is_gone_when_set_returns() {
 }
 
 #[test]
+fn a_closed_vector_changes_its_message_without_waiting() {
+    loom::model(|| {
+        let shared = Shared::new();
+        let other = deliverer(&shared);
+        shared.mask();
+        // Twice, so that the copy that was current is written to.
+        shared.vector.set(&OLD);
+        shared.vector.set(&NEW);
+        shared.old_is_gone.store(true, Ordering::SeqCst);
+        shared.vector.unmask();
+        shared.opened();
+        other.join().unwrap();
+        assert!(!shared.vector.is_pending());
+        assert_exactly_once(&shared);
+    });
+}
+
+#[test]
 fn two_openers_send_one_pending() {
     loom::model(|| {
         let shared = Shared::new();
-        shared.vector.mask();
+        shared.mask();
         shared.deliver();
         let other = {
             let shared = shared.clone();
@@ -161,7 +191,7 @@ fn a_delivery_inside_a_delivery_loses_nothing() {
                 shared.vector.attempt(&shared.gate, Cause::Raised, nested, |()| true);
             })
         };
-        shared.vector.mask();
+        shared.mask();
         shared.silent.store(true, Ordering::SeqCst);
         other.join().unwrap();
         // The outer one may have found the vector masked; then there was no inner one.

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `msi_device_*`: the guest's accesses, forwarded. All of them also say -EINVAL for a bad handle, or a NULL buffer of some
+//! length, -ENODEV for a closed device, -ESHUTDOWN after the cache is gone.
+
+use std::ffi::{c_int, c_void};
+
+use super::{arg, bytes, bytes_mut, control, control_value, msi_device};
+
+/// A guest's read of the MSI-X table, of any offset and length: all ones where PCI defines nothing (it defines aligned
+/// accesses of 4 and 8 bytes). [control]
+///
+/// \param offset  from the table's start, in bytes.
+/// \param data    filled, little-endian as in a KVM MMIO exit; with ones after an error, too.
+/// \return 0; -EINVAL (not MSIROUTE_KIND_MSIX); -ENODEV; -ESHUTDOWN.
+#[no_mangle]
+pub unsafe extern "C" fn msi_device_table_read(
+    dev: *mut msi_device,
+    offset: u64,
+    data: *mut c_void,
+    len: usize,
+) -> c_int {
+    control(|| {
+        // SAFETY: C's to give.
+        let data = unsafe { bytes_mut(data, len) }?;
+        data.fill(0xFF);
+        // SAFETY: C's handle.
+        unsafe { arg(dev) }?.device.table_read(offset, data)
+    })
+}
+
+/// A guest's write to the MSI-X table, of any offset and length: ignored where PCI defines nothing. A message that a guest
+/// changes while its vector may send counts when address and data have both been written: never half of each. One that is
+/// no interrupt message stands in the table, and the vector keeps what is raised. Makes no system call while the vector
+/// is masked. [control]
+///
+/// \return 0; -EINVAL (not MSIROUTE_KIND_MSIX); -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if the vector cannot be
+///         served (what was written stands, its eventfds' events are counted, and it is tried again).
+#[no_mangle]
+pub unsafe extern "C" fn msi_device_table_write(
+    dev: *mut msi_device,
+    offset: u64,
+    data: *const c_void,
+    len: usize,
+) -> c_int {
+    control(|| {
+        // SAFETY: C's handle.
+        let handle = unsafe { arg(dev) }?;
+        // SAFETY: C's to give.
+        handle.device.table_write(offset, unsafe { bytes(data, len) }?)
+    })
+}
+
+/// A guest's read of the MSI-X pending bit array: one bit a vector, in 64-bit words; else as msi_device_table_read(). Makes
+/// system calls for vectors alone that have an eventfd and are masked. [control]
+///
+/// \return as msi_device_table_read().
+#[no_mangle]
+pub unsafe extern "C" fn msi_device_pba_read(
+    dev: *mut msi_device,
+    offset: u64,
+    data: *mut c_void,
+    len: usize,
+) -> c_int {
+    control(|| {
+        // SAFETY: C's to give.
+        let data = unsafe { bytes_mut(data, len) }?;
+        data.fill(0xFF);
+        // SAFETY: C's handle.
+        unsafe { arg(dev) }?.device.pba_read(offset, data)
+    })
+}
+
+/// A guest's write to the MSI-X pending bit array, which changes nothing: it is read-only. [control]
+///
+/// \return 0; -EINVAL (not MSIROUTE_KIND_MSIX); -ENODEV; -ESHUTDOWN.
+#[no_mangle]
+pub unsafe extern "C" fn msi_device_pba_write(
+    dev: *mut msi_device,
+    _offset: u64,
+    data: *const c_void,
+    len: usize,
+) -> c_int {
+    control(|| {
+        // SAFETY: C's handle.
+        let handle = unsafe { arg(dev) }?;
+        // SAFETY: C's to give.
+        unsafe { bytes(data, len) }?;
+        handle.device.pba_write()
+    })
+}
+
+/// A guest's read of config space: fills in the bytes that lie in the capability and leaves the others alone. Read with
+/// cap_offset and msi_device_capability_size() it gives the whole capability. [control]
+///
+/// \param offset  from the start of config space, in bytes.
+/// \return 1 if some bytes lay in the capability, else 0; -EINVAL; -ENODEV; -ESHUTDOWN.
+#[no_mangle]
+pub unsafe extern "C" fn msi_device_config_read(
+    dev: *mut msi_device,
+    offset: u32,
+    data: *mut c_void,
+    len: usize,
+) -> c_int {
+    control_value(|| {
+        // SAFETY: C's handle.
+        let handle = unsafe { arg(dev) }?;
+        // SAFETY: C's to give.
+        Ok(handle.device.config_read(offset, unsafe { bytes_mut(data, len) }?)?.into())
+    })
+}
+
+/// A guest's write to config space: takes the bytes that lie in the capability, in any width, and of them what is writable.
+/// However many vectors it opens, the kernel's table is written at most once. [control]
+///
+/// \return 1 if some bytes lay in the capability, else 0; -EINVAL; -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if
+///         vectors cannot be served (what was written stands, and it is tried again).
+#[no_mangle]
+pub unsafe extern "C" fn msi_device_config_write(
+    dev: *mut msi_device,
+    offset: u32,
+    data: *const c_void,
+    len: usize,
+) -> c_int {
+    control_value(|| {
+        // SAFETY: C's handle.
+        let handle = unsafe { arg(dev) }?;
+        // SAFETY: C's to give.
+        Ok(handle.device.config_write(offset, unsafe { bytes(data, len) }?)?.into())
+    })
+}
+
+/// The length of the MSI or MSI-X capability in bytes; 0 where there is none, and for a bad handle. [fast]
+#[no_mangle]
+pub unsafe extern "C" fn msi_device_capability_size(dev: *const msi_device) -> usize {
+    // SAFETY: C's handle.
+    super::size(|| Ok(unsafe { arg(dev) }?.device.capability_size()))
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Telling the VMM what changed: once a control call, after the change is live, with no lock held.
+
+use std::cell::RefCell;
+use std::ops::Range;
+
+use parking_lot::RwLock;
+
+use super::{arm, Device};
+
+/// What a control call changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// The capability was enabled or disabled.
+    pub enable: bool,
+    /// Vectors became live, or are so no more, or have another message and are live.
+    vectors: Option<(u32, u32)>,
+}
+
+impl Changed {
+    pub(super) fn enable(enable: bool) -> Self {
+        Changed { enable, vectors: None }
+    }
+
+    /// The first to the last vector that changed; of those between, some may be as before.
+    pub fn vectors(&self) -> Option<Range<u32>> {
+        self.vectors.map(|(first, last)| first..last + 1)
+    }
+
+    pub(super) fn add_vector(&mut self, index: u32) {
+        self.add(Changed { enable: false, vectors: Some((index, index)) });
+    }
+
+    pub(super) fn add(&mut self, other: Changed) {
+        self.enable |= other.enable;
+        self.vectors = match (self.vectors, other.vectors) {
+            (Some((first, last)), Some((from, to))) => Some((first.min(from), last.max(to))),
+            (one, other) => one.or(other),
+        };
+    }
+
+    fn is_nothing(&self) -> bool {
+        *self == Changed::default()
+    }
+}
+
+/// A function of the VMM's. It may call anything of the library's.
+pub type OnChange = Box<dyn Fn(&Changed) + Send + Sync>;
+
+pub(super) struct Listener {
+    on_change: OnChange,
+    /// Read while the VMM is being told; written, and `true` from then on, by who wants it to be told no more. Nothing
+    /// but the VMM's function runs under it.
+    silenced: RwLock<bool>,
+}
+
+thread_local! {
+    /// The devices whose VMM this thread is telling something, by address.
+    static TELLING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Listener {
+    pub fn new(on_change: OnChange) -> Self {
+        Listener { on_change, silenced: RwLock::new(false) }
+    }
+
+    fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
+    }
+
+    /// Whether this thread is inside the function.
+    fn is_being_told(&self) -> bool {
+        TELLING.try_with(|telling| telling.borrow().contains(&self.address())).unwrap_or(false)
+    }
+
+    /// False, and nothing was told, if `not_now` says so; it is asked where [`Listener::wait`] waits.
+    fn tell(&self, changed: &Changed, not_now: impl FnOnce() -> bool) -> bool {
+        // Recursive: the function may make changes that are told inside it.
+        let silenced = self.silenced.read_recursive();
+        if *silenced {
+            return true;
+        }
+        if not_now() {
+            return false;
+        }
+        let told = TELLING.try_with(|telling| telling.borrow_mut().push(self.address()));
+        (self.on_change)(changed);
+        if told.is_ok() {
+            let _ = TELLING.try_with(|telling| telling.borrow_mut().pop());
+        }
+        true
+    }
+
+    /// Waits until no other thread is inside the function. False, and nothing is waited for, if this thread is.
+    fn wait(&self, silence: bool) -> bool {
+        if self.is_being_told() {
+            return false;
+        }
+        *self.silenced.write() |= silence;
+        true
+    }
+}
+
+impl Device {
+    /// Tells the VMM: now, or with the commit if this thread is in a transaction, or when the cache is resumed.
+    pub(super) fn tell(&self, changed: Changed) {
+        if self.listener.is_none() || changed.is_nothing() {
+            return;
+        }
+        let me = self.me.upgrade();
+        if !me.is_some_and(|device| arm::defer_telling(&device, changed)) {
+            self.tell_now(changed);
+        }
+    }
+
+    pub(super) fn tell_now(&self, changed: Changed) {
+        let Some(listener) = &self.listener else { return };
+        if !listener.tell(&changed, || self.is_paused()) {
+            self.control.lock().untold.add(changed);
+            // Resumed meanwhile: whoever takes it tells it.
+            if !self.is_paused() {
+                self.tell_untold();
+            }
+        }
+    }
+
+    /// What could not be told while the cache was paused.
+    pub(super) fn tell_untold(&self) {
+        let untold = std::mem::take(&mut self.control.lock().untold);
+        self.tell(untold);
+    }
+
+    /// Waits until the VMM's function does not run, unless it is what calls.
+    pub(super) fn wait_until_told(&self) {
+        if let Some(listener) = &self.listener {
+            listener.wait(false);
+        }
+    }
+
+    /// After this returns the VMM's function is not running, and is not called again. False, and nothing is done, if this
+    /// thread is inside it.
+    pub fn silence(&self) -> bool {
+        self.listener.as_ref().is_none_or(|listener| listener.wait(true))
+    }
+}

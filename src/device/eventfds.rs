@@ -29,7 +29,7 @@ pub enum Masking {
 }
 
 /// Eventfds that are unbound by one thread: fewer are not worth a second.
-const UNBOUND_BY_ONE: usize = 16;
+const UNBOUND_BY_ONE: usize = 32;
 /// Threads that unbind at once: their waits in the kernel overlap, and more do not make it faster.
 const UNBINDERS: usize = 8;
 

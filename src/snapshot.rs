@@ -205,6 +205,32 @@ fn halves(bits: u32) -> Result<Halves> {
     halves.ok_or_else(|| bad("unknown flags are set"))
 }
 
+fn vector_from_bytes(form: Form, from: &mut Reader<'_>) -> Result<VectorState> {
+    let is_msix = form == Form::Msix;
+    let message = from.message()?;
+    let its_written = if is_msix { 3 << WRITTEN_SHIFT } else { 0 };
+    let its_set = if matches!(form, Form::Msi { .. }) { 0 } else { SET };
+    let flags = from.flags(its_set | MASKED | PENDING | its_written)?;
+    let (is_set, masked) = (flags & SET != 0, flags & MASKED != 0);
+    if !is_set && message != GuestMessage::default() {
+        return Err(bad("a vector without a message has one"));
+    }
+    let mut entry =
+        EntryState { written: halves(flags >> WRITTEN_SHIFT)?, ..EntryState::default() };
+    if is_msix {
+        (entry.message, entry.control) = (from.message()?, from.u32()?);
+        if (entry.control & 1 != 0) != masked {
+            return Err(bad("a vector is masked and is not"));
+        }
+    }
+    Ok(VectorState {
+        message: is_set.then_some(message),
+        masked,
+        pending: flags & PENDING != 0,
+        entry,
+    })
+}
+
 /// Errors: `EINVAL` if it is no state of such a device; `ENOTSUP` for a version that is not known here.
 pub(crate) fn from_bytes(form: Form, vectors: usize, bytes: &[u8]) -> Result<DeviceState> {
     let mut from = Reader(bytes);
@@ -223,12 +249,8 @@ pub(crate) fn from_bytes(form: Form, vectors: usize, bytes: &[u8]) -> Result<Dev
     if bytes.len() != size(form, vectors) {
         return Err(bad("it is too long, or cut off"));
     }
-    let known = match form {
-        Form::Plain | Form::Pins => ENABLED | BUS_MASTER,
-        Form::Msi { .. } => ENABLED | BUS_MASTER,
-        Form::Msix => ENABLED | FUNCTION_MASKED | BUS_MASTER,
-    };
-    let flags = from.flags(known)?;
+    let function_mask = if form == Form::Msix { FUNCTION_MASKED } else { 0 };
+    let flags = from.flags(ENABLED | function_mask | BUS_MASTER)?;
     if matches!(form, Form::Plain | Form::Pins) && flags & ENABLED == 0 {
         return Err(bad("a device that is always enabled is not"));
     }
@@ -244,21 +266,7 @@ pub(crate) fn from_bytes(form: Form, vectors: usize, bytes: &[u8]) -> Result<Dev
     }
     let mut states = Vec::with_capacity(vectors);
     for _ in 0..vectors {
-        let message = from.message()?;
-        let flags = from.u32()?;
-        let written = flags >> WRITTEN_SHIFT;
-        let mut entry = EntryState { written: halves(written)?, ..EntryState::default() };
-        if form == Form::Msix {
-            (entry.message, entry.control) = (from.message()?, from.u32()?);
-        } else if written != 0 {
-            return Err(bad("unknown flags are set"));
-        }
-        states.push(VectorState {
-            message: (flags & SET != 0).then_some(message),
-            masked: flags & MASKED != 0,
-            pending: flags & PENDING != 0,
-            entry,
-        });
+        states.push(vector_from_bytes(form, &mut from)?);
     }
     Ok(DeviceState {
         enabled: flags & ENABLED != 0,

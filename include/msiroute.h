@@ -545,7 +545,8 @@ int msi_route_cache_commit(struct msi_route_cache *cache);
 
 /**
  * Pauses the VM's interrupts, to save or restore it. Once this returns nothing of the library's reaches the guest: what is
- * raised is kept pending, eventfds count, msi_deliver_message() says -EAGAIN, and `changed` is neither running nor called. Save
+ * raised is kept pending, eventfds count, msi_deliver_message() says -EAGAIN, and `changed` is neither running (but for one
+ * that this is called from) nor called. Save
  * and load devices meanwhile, and the guest's APICs: what was sent before is in them, what comes now is not. Nests. [control]
  *
  * \return 0; -EINVAL; what the kernel says to unbinding eventfds (it is paused all the same, but those still interrupt).

@@ -312,7 +312,10 @@ impl Device {
         let message = GuestMessage { address, data };
         let control = self.lock_vector(index)?;
         self.refuse_msi()?;
-        self.encode(control.requester, message).ok_or_else(not_a_message)?;
+        // "Unused" is something that can be set.
+        if !self.is_off(message) {
+            self.encode(control.requester, message).ok_or_else(not_a_message)?;
+        }
         self.change(control, GateChange::NONE, index..index + 1, |index, registers, wanted| {
             if let Registers::Msix(table) = registers {
                 table.set_message(index, message);
@@ -558,8 +561,12 @@ impl Device {
 
     /// The message in the form that the kernel takes; `None` if it is none, or means none here.
     fn encode(&self, requester: u32, message: GuestMessage) -> Option<crate::message::Message> {
-        let is_off = self.data0_off && message.data == 0;
-        self.cache.addressing().encode(message, requester).filter(|_| !is_off)
+        let encoded = self.cache.addressing().encode(message, requester);
+        encoded.filter(|_| !self.is_off(message))
+    }
+
+    fn is_off(&self, message: GuestMessage) -> bool {
+        self.data0_off && message.data == 0
     }
 
     /// For changes: not from inside a delivery, not on a device that is gone.

@@ -73,7 +73,7 @@ impl Listener {
         TELLING.try_with(|telling| telling.borrow().contains(&self.address())).unwrap_or(false)
     }
 
-    /// False, and nothing was told, if `not_now` says so; it is asked where [`Listener::wait`] waits.
+    /// False, and nothing was told, if `not_now` says so; it is asked where pausing waits for it.
     fn tell(&self, changed: &Changed, not_now: impl FnOnce() -> bool) -> bool {
         // Recursive: the function may make changes that are told inside it.
         let silenced = self.silenced.read_recursive();
@@ -91,12 +91,13 @@ impl Listener {
         true
     }
 
-    /// Waits until no other thread is inside the function. False, and nothing is waited for, if this thread is.
-    fn wait(&self, silence: bool) -> bool {
+    /// Waits until no thread is inside the function, and silences it. False, and nothing is done, if this thread is
+    /// inside it.
+    fn silence(&self) -> bool {
         if self.is_being_told() {
             return false;
         }
-        *self.silenced.write() |= silence;
+        *self.silenced.write() = true;
         true
     }
 }
@@ -130,16 +131,18 @@ impl Device {
         self.tell(untold);
     }
 
-    /// Waits until the VMM's function does not run, unless it is what calls.
+    /// Waits until the VMM's function does not run; not from inside such a function, of whatever device: two of them
+    /// could wait for each other.
     pub(super) fn wait_until_told(&self) {
-        if let Some(listener) = &self.listener {
-            listener.wait(false);
+        let is_inside = TELLING.try_with(|telling| !telling.borrow().is_empty()).unwrap_or(false);
+        if let Some(listener) = self.listener.as_ref().filter(|_| !is_inside) {
+            drop(listener.silenced.write());
         }
     }
 
     /// After this returns the VMM's function is not running, and is not called again. False, and nothing is done, if this
     /// thread is inside it.
     pub fn silence(&self) -> bool {
-        self.listener.as_ref().is_none_or(|listener| listener.wait(true))
+        self.listener.as_ref().is_none_or(Listener::silence)
     }
 }

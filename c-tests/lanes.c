@@ -20,7 +20,9 @@ struct msi_device *lanes_dev;
 atomic_ulong torn, stale, late, misrouted;
 void (*_Atomic lanes_inside)(unsigned lane);
 void (*_Atomic lanes_inside_table)(void);
+bool lanes_by_registers;
 
+static atomic_bool paused;
 static _Thread_local unsigned raising = LANES;  /* the lane that this thread is delivering to */
 
 /* ---- messages: the serial is in the address; the data says which lane, and is a sum over the address ---- */
@@ -52,7 +54,7 @@ static bool is_older(uint32_t serial, uint32_t than)
 
 static void judge(const struct lane *lane, uint32_t serial)
 {
-    if (atomic_load(&lane->shut))
+    if (atomic_load(&lane->shut) || atomic_load(&paused))
         atomic_fetch_add(&late, 1);
     if (is_older(serial, atomic_load(&lane->oldest)))
         atomic_fetch_add(&stale, 1);
@@ -140,6 +142,7 @@ bool lanes_open(uint32_t kind, uint32_t flags, uint32_t max_routes)
     atomic_store(&misrouted, 0);
     atomic_store(&lanes_inside, NULL);
     atomic_store(&lanes_inside_table, NULL);
+    atomic_store(&paused, false);
     if (!expect_ok(msi_route_cache_new(&config, &lanes_cache)) || !expect_ok(msi_device_new(lanes_cache, &device, &lanes_dev)))
         return false;
     if (kind == MSIROUTE_KIND_MSIX)
@@ -171,23 +174,57 @@ int lane_raise(unsigned lane)
     return result;
 }
 
+static void write_entry(unsigned lane, unsigned field, uint32_t value)
+{
+    expect_ok(msi_device_table_write(lanes_dev, lane * 16 + field * 4, &value, sizeof(value)));
+}
+
+/* Piece by piece, in any order. */
+static void write_message(unsigned lane, uint64_t address, uint32_t data)
+{
+    const uint32_t value[3] = { (uint32_t)address, (uint32_t)(address >> 32), data };
+    for (unsigned first = chance() % 3, i = 0; i < 3; i++)
+        write_entry(lane, (first + i) % 3, value[(first + i) % 3]);
+}
+
 void lane_set(unsigned lane)
 {
-    uint32_t serial = atomic_fetch_add(&lanes[lane].serial, 1) + 1;
-    expect_ok(msi_vector_set(lanes_dev, lane, address_of(serial), data_of(address_of(serial), lane)));
+    uint32_t serial = atomic_fetch_add(&lanes[lane].serial, 1) + 1, data = data_of(address_of(serial), lane);
+    if (lanes_by_registers)
+        write_message(lane, address_of(serial), data);
+    else
+        expect_ok(msi_vector_set(lanes_dev, lane, address_of(serial), data));
     atomic_store(&lanes[lane].oldest, serial & (SERIALS - 1));
 }
 
 void lane_mask(unsigned lane)
 {
-    expect_ok(msi_vector_mask(lanes_dev, lane));
+    if (lanes_by_registers)
+        write_entry(lane, 3, 1);
+    else
+        expect_ok(msi_vector_mask(lanes_dev, lane));
     atomic_store(&lanes[lane].shut, true);
 }
 
 void lane_unmask(unsigned lane)
 {
     atomic_store(&lanes[lane].shut, false);
-    expect_ok(msi_vector_unmask(lanes_dev, lane));
+    if (lanes_by_registers)
+        write_entry(lane, 3, 0);
+    else
+        expect_ok(msi_vector_unmask(lanes_dev, lane));
+}
+
+void lanes_pause(void)
+{
+    expect_ok(msi_route_cache_pause(lanes_cache));
+    atomic_store(&paused, true);
+}
+
+void lanes_resume(void)
+{
+    atomic_store(&paused, false);
+    expect_ok(msi_route_cache_resume(lanes_cache));
 }
 
 bool lane_is_quiet(unsigned lane)

@@ -33,6 +33,9 @@ extern void (*_Atomic lanes_inside)(unsigned lane);
 /* Called inside `set_routes`, before the new table is in force. */
 extern void (*_Atomic lanes_inside_table)(void);
 
+/* The lane_ functions do it as a guest does: by writes to the MSI-X table. Before lanes_open. */
+extern bool lanes_by_registers;
+
 /* Routes for messages instead of `signal`: NO_DIRECT among the flags. All lanes start with a message, and on MSI-X open. */
 bool lanes_open(uint32_t kind, uint32_t flags, uint32_t max_routes);
 void lanes_close(void);         /* and judges: nothing torn, stale, late or misrouted */
@@ -41,6 +44,8 @@ int  lane_raise(unsigned lane);     /* one more event, delivered; what msi_deliv
 void lane_set(unsigned lane);       /* a new message */
 void lane_mask(unsigned lane);
 void lane_unmask(unsigned lane);
+void lanes_pause(void);         /* no message comes until: */
+void lanes_resume(void);
 bool lane_is_quiet(unsigned lane);  /* no thread is at it: everything raised was seen, nothing is pending */
 
 /* ---- threads ---- */

@@ -75,6 +75,21 @@ static void *change_the_function(void *unused)
     return unused;
 }
 
+static void *pause_and_save(void *unused)
+{
+    uint8_t state[1024];
+    size_t size = msi_device_save_size(lanes_dev);
+    expect(size <= sizeof(state));
+    while (!atomic_load(&over)) {
+        lanes_pause();
+        dawdle(400);
+        expect_ok(msi_device_save(lanes_dev, state, size));
+        lanes_resume();
+        nap_ms(1);
+    }
+    return unused;
+}
+
 static void blow(void *(*const jobs[])(void *), unsigned n)
 {
     pthread_t threads[8];
@@ -107,6 +122,18 @@ static void vectors_change_in_the_storm(enum host host)
         return;
     blow(jobs, 4);
     lanes_close();
+}
+
+static void registers_change_in_the_storm(enum host host)
+{
+    static void *(*const jobs[])(void *) = { raise_any_lane, raise_any_lane, change_even_lanes, change_odd_lanes, pause_and_save };
+    (void)host;
+    lanes_by_registers = true;
+    if (lanes_open(MSIROUTE_KIND_MSIX, 0, 0)) {
+        blow(jobs, 5);
+        lanes_close();
+    }
+    lanes_by_registers = false;
 }
 
 static void functions_change_in_the_storm(enum host host)
@@ -262,6 +289,7 @@ int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         TEST(ANYWHERE, vectors_change_in_the_storm),
+        TEST(ANYWHERE, registers_change_in_the_storm),
         TEST(ANYWHERE, functions_change_in_the_storm),
         TEST(ANYWHERE, messages_by_routes_in_the_storm),
         TEST(ON_KVM, masked_vectors_stay_silent_in_the_storm),

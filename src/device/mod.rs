@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A device: the vectors of one PCI function, HPET, IOAPIC or the like.
 //!
-//! - [`deliver`]: raising a vector.
+//! - [`vectors`]: what can be done to one vector.
+//! - [`deliver`]: raising it.
 //! - [`change`]: the one way in which messages, masks and the function's gate change.
 //! - [`guest`]: the guest's accesses to registers.
 //! - [`function`]: what concerns all vectors at once.
@@ -9,7 +10,7 @@
 //! - [`notice`]: telling the VMM what changed.
 //! - [`eventfds`]: a vector's eventfds and the route they stand on.
 //! - [`arm`]: giving eventfds to the kernel, many at once; transactions.
-//! - This file: the device, and what can be done to one vector.
+//! - This file: the device, and how it is served.
 //!
 //! # Locks
 //!
@@ -27,15 +28,15 @@ mod function;
 mod guest;
 mod notice;
 mod state;
+mod vectors;
 
 use std::ops::Range;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::backend::Reception;
-use crate::cache::{first_error, not_a_message, refuse_reentry, Member, RouteCache};
+use crate::cache::{first_error, refuse_reentry, Member, RouteCache};
 use crate::error::{Error, Result};
 use crate::message::{GuestMessage, NO_REQUESTER};
 use crate::registers::{msi, msix, Registers};
@@ -298,241 +299,6 @@ impl Device {
         });
         cache.join(std::ptr::from_ref(&*device).addr(), device.clone());
         Ok(device)
-    }
-
-    // ---- a vector ------------------------------------------------------------------------------
-
-    /// Gives a vector a message, the guest's address and data. The old one is not sent once this has
-    /// returned, and no mixture of the two ever is. With MSI-X registers it is as if the guest had written
-    /// both at once.
-    ///
-    /// Errors: `EINVAL` if it is no interrupt message (nothing is changed), or if the message is in an
-    /// MSI capability; what serving its eventfds says (the message stands, and serving is tried again).
-    pub fn set(&self, index: u32, address: u64, data: u32) -> Result<()> {
-        let message = GuestMessage { address, data };
-        let control = self.lock_vector(index)?;
-        self.refuse_msi()?;
-        // "Unused" is something that can be set.
-        if !self.is_off(message) {
-            self.encode(control.requester, message).ok_or_else(not_a_message)?;
-        }
-        self.change(control, GateChange::NONE, index..index + 1, |index, registers, wanted| {
-            if let Registers::Msix(table) = registers {
-                table.set_message(index, message);
-            }
-            wanted.message = Some(message);
-        })
-    }
-
-    /// Takes a vector's message away: it holds what is raised until it has one again.
-    ///
-    /// Errors: `EINVAL` if the message is in an MSI capability; what the kernel says.
-    pub fn clear(&self, index: u32) -> Result<()> {
-        let control = self.lock_vector(index)?;
-        self.refuse_msi()?;
-        self.change(control, GateChange::NONE, index..index + 1, |index, registers, wanted| {
-            if let Registers::Msix(table) = registers {
-                table.set_message(index, GuestMessage::default());
-            }
-            wanted.message = None;
-        })
-    }
-
-    fn refuse_msi(&self) -> Result<()> {
-        match self.kind {
-            Kind::Msi(_) => Err(Error::invalid(
-                "an MSI capability has one message for all vectors: write its registers",
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    /// Masks a vector: no message of it is sent once this has returned.
-    ///
-    /// Errors: what the kernel says to unbinding an eventfd (it is masked all the same, but that
-    /// eventfd still interrupts: mask again).
-    pub fn mask(&self, index: u32) -> Result<()> {
-        self.set_masked(index, true)
-    }
-
-    /// Unmasks a vector; what was raised while it was masked is sent once.
-    ///
-    /// Errors: what serving its eventfds says (it is unmasked all the same, its events are counted, and serving is tried again).
-    pub fn unmask(&self, index: u32) -> Result<()> {
-        self.set_masked(index, false)
-    }
-
-    fn set_masked(&self, at: u32, masked: bool) -> Result<()> {
-        let control = self.lock_vector(at)?;
-        let indices = match self.kind {
-            // What it wrote to the message while the vector was masked counts now, for all vectors.
-            Kind::Msi(_) => self.all(),
-            _ => at..at + 1,
-        };
-        self.change(control, GateChange::NONE, indices, |index, registers, wanted| {
-            match registers {
-                Registers::Msix(table) => guest::take_entry(table, index, wanted),
-                Registers::Msi(msi) => {
-                    if !masked {
-                        msi.settle();
-                    }
-                    wanted.message = self.msi_message(msi, index);
-                }
-                Registers::None => {}
-            }
-            if index == at {
-                wanted.masked = masked;
-            }
-        })
-    }
-
-    /// Whether something was raised that could not be sent yet.
-    pub fn is_pending(&self, index: u32) -> Result<bool> {
-        let control = self.lock_vector(index)?;
-        Ok(self.pending(&control, index..index + 1) != 0)
-    }
-
-    /// The pending bits of up to 64 vectors, the first in bit 0. Makes system calls only for eventfds that the
-    /// kernel does not read now.
-    fn pending(&self, control: &Control, indices: Range<u32>) -> u64 {
-        let slice = indices.start as usize..indices.end as usize;
-        let vectors = self.vectors.get(slice.clone()).unwrap_or_default();
-        let controls = control.vectors.get(slice).unwrap_or_default();
-        let mut bits = 0;
-        for (at, (vector, control)) in vectors.iter().zip(controls).enumerate().take(64) {
-            let counted = || control.eventfds.as_ref().is_some_and(|it| it.has_counted());
-            bits |= u64::from(vector.is_pending() || counted()) << at;
-        }
-        bits
-    }
-
-    /// The cause is gone: nothing is pending any more, in eventfds neither. Whether something was.
-    pub fn clear_pending(&self, index: u32) -> Result<bool> {
-        let mut control = self.lock()?;
-        let (vector, vector_control) = self.both(&mut control, index)?;
-        let counted = vector_control.eventfds.as_ref().is_some_and(|it| it.take_counted());
-        Ok(vector.take_pending() | counted)
-    }
-
-    /// From now on a signal of the eventfd raises the vector. It is duplicated.
-    ///
-    /// Errors: `EBADF`; `EINVAL` (no eventfd, or a semaphore; [`Masking::AtSource`] without anybody to tell); `EBUSY`
-    /// if it is bound to a vector already; `ENOTSUP` where there are no irqfds; `EMFILE`; outside a transaction
-    /// also what serving it says. It is not bound then.
-    pub fn bind_eventfd(&self, index: u32, fd: BorrowedFd<'_>, masking: Masking) -> Result<()> {
-        self.bind(index, fd, masking, false)
-    }
-
-    /// [`Device::bind_eventfd`] without the duplicate.
-    ///
-    /// # Safety
-    ///
-    /// The descriptor stays open, and this eventfd, until it is unbound or the device is closed.
-    pub unsafe fn bind_lent_eventfd(
-        &self,
-        index: u32,
-        fd: BorrowedFd<'_>,
-        masking: Masking,
-    ) -> Result<()> {
-        self.bind(index, fd, masking, true)
-    }
-
-    fn bind(&self, index: u32, fd: BorrowedFd<'_>, masking: Masking, borrow: bool) -> Result<()> {
-        if !self.cache.features().irqfd {
-            return Err(Error::new(libc::ENOTSUP, "eventfds cannot be bound: there are no irqfds"));
-        }
-        if masking == Masking::AtSource && self.listener.is_none() {
-            return Err(Error::invalid(
-                "a source that is masked by the VMM needs a device that tells it when (changed)",
-            ));
-        }
-        let mut control = self.lock()?;
-        let (_, vector_control) = self.both(&mut control, index)?;
-        let eventfds = vector_control.eventfds.get_or_insert_default();
-        let added = eventfds.add(&self.cache, fd, masking, borrow);
-        if eventfds.is_unused() {
-            vector_control.eventfds = None;
-        }
-        added?;
-        drop(control);
-        self.serve_those(index..index + 1)
-            .or_else(|refusal| self.take_back_eventfd(index, fd.as_raw_fd(), refusal))
-    }
-
-    /// After a failure: the eventfd goes again, unless it was another one that could not be bound.
-    fn take_back_eventfd(&self, index: u32, number: RawFd, refusal: Error) -> Result<()> {
-        let mut control = self.lock()?;
-        let (vector, vector_control) = self.both(&mut control, index)?;
-        let is_bound = vector_control.eventfds.as_ref().and_then(|it| it.is_bound(number));
-        match is_bound {
-            Some(false) if vector.is_open(&self.gate) => {
-                self.remove_eventfd(vector_control, Some(number))?;
-                let message = vector.message();
-                if let Some(others) = &mut vector_control.eventfds {
-                    others.refusal = if others.all_send(message) { 0 } else { others.refusal };
-                }
-                Err(refusal)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// Lets an eventfd go, by the number it was bound with; `None`: all of the vector. No message comes
-    /// by it any more; what it counts from now on stays in it.
-    ///
-    /// Errors: `ENOENT` if there is none; what the kernel says (it is still bound then).
-    pub fn unbind_eventfd(&self, index: u32, number: Option<RawFd>) -> Result<()> {
-        let mut control = self.lock()?;
-        let (_, vector_control) = self.both(&mut control, index)?;
-        let found = match (&vector_control.eventfds, number) {
-            (Some(eventfds), Some(number)) => eventfds.is_bound(number).is_some(),
-            (eventfds, _) => eventfds.as_ref().is_some_and(|it| it.len() > 0),
-        };
-        if !found {
-            return Err(Error::new(libc::ENOENT, "the eventfd is not bound to this vector"));
-        }
-        self.remove_eventfd(vector_control, number)?;
-        let was_last = vector_control.eventfds.as_ref().is_none_or(|it| it.len() == 0);
-        drop(control);
-        self.cache.retry_unserved_quietly();
-        // In a transaction what is pending may have been waiting for the commit, with the eventfd. If it
-        // cannot be sent it stays pending; the eventfd is gone all the same.
-        if was_last {
-            let _ = self.hand_over(index);
-        }
-        Ok(())
-    }
-
-    fn remove_eventfd(&self, control: &mut VectorControl, number: Option<RawFd>) -> Result<()> {
-        let Some(eventfds) = &mut control.eventfds else {
-            return Ok(());
-        };
-        let result = eventfds.remove(&self.cache, number);
-        if eventfds.is_unused() {
-            control.eventfds = None;
-        }
-        result
-    }
-
-    /// What is true of a vector now.
-    pub fn info(&self, index: u32) -> Result<VectorInfo> {
-        let mut control = self.lock()?;
-        let (vector, vector_control) = self.both(&mut control, index)?;
-        let eventfds = vector_control.eventfds.as_deref();
-        let state = self.state();
-        let message = vector_control.message().unwrap_or_default();
-        Ok(VectorInfo {
-            set: vector.is_set(),
-            masked: vector.is_masked(),
-            live: vector.is_set() && !vector.is_masked() && state.enabled && !state.function_masked,
-            in_kernel: eventfds.is_some_and(|it| it.len() > 0 && it.all_send(vector.message())),
-            unserved: self.is_unserved(vector, vector_control),
-            address: message.address,
-            data: message.data,
-            eventfds: eventfds.map_or(0, |it| u32::try_from(it.len()).unwrap_or(u32::MAX)),
-            gsi: eventfds.and_then(|it| it.route).map(|route| route.gsi),
-            errno: eventfds.map_or(0, Eventfds::errno),
-        })
     }
 
     // ---- inside --------------------------------------------------------------------------------

@@ -38,8 +38,10 @@ pub(super) struct Wanted {
     pub masked: bool,
     pub message: Option<GuestMessage>,
     pub pending: Pending,
-    /// The guest lets it send now, and did so before, as far as the gate and its own mask go.
-    pub stays_live: bool,
+    /// The guest let it send, as far as Message Control and its mask go.
+    pub was_live: bool,
+    /// Message Control lets it send after the change.
+    pub allowed: bool,
 }
 
 /// What becomes of a vector's pending bit.
@@ -124,7 +126,8 @@ impl Device {
                 masked: was_masked,
                 message: control.message(),
                 pending: Pending::Stays,
-                stays_live: guest_allows(before) && guest_allows(after) && !was_masked,
+                was_live: guest_allows(before) && !was_masked,
+                allowed: guest_allows(after),
             };
             edit(index, registers, &mut wanted);
 

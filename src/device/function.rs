@@ -9,6 +9,7 @@ use super::{closed, Control, Device, Kind, State};
 use crate::cache::{not_a_message, refuse_reentry};
 use crate::error::{Error, Result};
 use crate::message::GuestMessage;
+use crate::registers::msi::MsiBits;
 use crate::registers::Registers;
 use crate::vector;
 
@@ -30,12 +31,9 @@ impl Device {
         let control = self.lock()?;
         match self.kind {
             Kind::Msix => self.write_msix_control(control, enabled, function_masked),
-            Kind::Msi(_) if !function_masked => self.write_msi(control, |msi, bits| {
-                if bits.enabled != enabled {
-                    msi.settle();
-                }
-                crate::registers::msi::MsiBits { enabled, ..bits }
-            }),
+            Kind::Msi(_) if !function_masked => {
+                self.write_msi(control, |msi, bits| msi.follow(bits, MsiBits { enabled, ..bits }))
+            }
             Kind::Msi(_) => Err(Error::invalid("MSI has no function mask")),
             Kind::Plain | Kind::Pins { .. } => {
                 Err(Error::invalid("the device has no Message Control"))

@@ -7,17 +7,21 @@ use std::ops::Range;
 
 use parking_lot::MutexGuard;
 
-use super::change::{GateChange, Wanted};
+use super::change::{GateChange, Pending, Wanted};
 use super::{closed, Control, Device, Kind};
 use crate::error::{Error, Result};
 use crate::message::GuestMessage;
 use crate::registers::msi::{Msi, MsiBits};
 use crate::registers::{copy, msix, Capability, Registers};
 
-/// The message that an entry of the table stands for, in or out of force.
-pub(super) fn take_entry(table: &mut msix::Table, index: u32, wanted: &mut Wanted) {
-    wanted.message = Some(table.message(index));
-    table.settle(index);
+/// What stands in an entry of the table comes into force, unless the vector goes on sending what did and the guest has
+/// written half of it. After `wanted.masked` is what it will be.
+pub(super) fn settle_entry(table: &mut msix::Table, index: u32, wanted: &mut Wanted) {
+    let stays_live = wanted.was_live && wanted.allowed && !wanted.masked;
+    if !stays_live || table.is_complete(index) {
+        wanted.message = Some(table.message(index));
+        table.settle(index);
+    }
 }
 
 impl Device {
@@ -49,10 +53,7 @@ impl Device {
         self.change(control, GateChange::NONE, index..index + 1, |index, registers, wanted| {
             let Registers::Msix(table) = registers else { return };
             wanted.masked = written.masked.unwrap_or(wanted.masked);
-            let stays_live = wanted.stays_live && !wanted.masked;
-            if !stays_live || table.is_complete(index) {
-                take_entry(table, index, wanted);
-            }
+            settle_entry(table, index, wanted);
         })
     }
 
@@ -194,14 +195,10 @@ impl Device {
         enabled: bool,
         function_masked: bool,
     ) -> Result<()> {
-        let on = if enabled { 0 } else { closed::DISABLED }
-            | if function_masked { closed::FUNCTION_MASKED } else { 0 };
-        let gate = GateChange::to(closed::BY_GUEST, on);
+        let gate = function_gate(enabled, function_masked);
         self.change(control, gate, self.all(), |index, registers, wanted| {
             if let Registers::Msix(table) = registers {
-                if !wanted.stays_live {
-                    take_entry(table, index, wanted);
-                }
+                settle_entry(table, index, wanted);
             }
         })
     }
@@ -215,15 +212,32 @@ impl Device {
         let bits = self.msi_bits();
         let Registers::Msi(msi) = &mut control.registers else { return Err(no_table()) };
         let after = write(msi, bits);
-        let on = if after.enabled { 0 } else { closed::DISABLED };
-        let gate = GateChange::to(closed::DISABLED, on);
+        self.follow_msi(control, after, |_| Pending::Stays)
+    }
+
+    /// MSI's registers were changed: what follows.
+    pub(super) fn follow_msi(
+        &self,
+        control: MutexGuard<'_, Control>,
+        after: MsiBits,
+        pending: impl Fn(u32) -> Pending,
+    ) -> Result<()> {
+        let gate = function_gate(after.enabled, false);
         self.change(control, gate, self.all(), |index, registers, wanted| {
             if let Registers::Msi(msi) = registers {
                 wanted.masked = after.masked >> index & 1 != 0;
                 wanted.message = self.msi_message(msi, index);
+                wanted.pending = pending(index);
             }
         })
     }
+}
+
+/// The gate as Message Control wants it.
+pub(super) fn function_gate(enabled: bool, function_masked: bool) -> GateChange {
+    let on = if enabled { 0 } else { closed::DISABLED }
+        | if function_masked { closed::FUNCTION_MASKED } else { 0 };
+    GateChange::to(closed::BY_GUEST, on)
 }
 
 /// Room for any capability.

@@ -4,10 +4,9 @@
 use parking_lot::MutexGuard;
 
 use super::change::{GateChange, Pending};
-use super::guest::LONGEST_CAPABILITY;
-use super::{closed, Control, Device, Kind, MsiForm};
+use super::guest::{self, LONGEST_CAPABILITY};
+use super::{closed, Capability, Control, Device, Kind, MsiForm};
 use crate::error::{Error, Result};
-use crate::message::GuestMessage;
 use crate::registers::msi::MsiState;
 use crate::registers::{copy, msix, Registers};
 use crate::snapshot::{self, DeviceState, EntryState, Form, VectorState};
@@ -91,36 +90,55 @@ impl Device {
     /// Errors: `EINVAL` if they have another length, are of another capability, or set pending bits of vectors that do not
     /// exist (nothing is changed); `ENODEV`, `ESHUTDOWN`; what serving the vectors says.
     pub fn import(&self, raw: Raw<'_>) -> Result<()> {
-        let control = self.lock()?;
+        let mut control = self.lock()?;
         self.check_lengths(raw.capability.len(), raw.table.len(), raw.pba.len())?;
-        let mut state = self.read_state(&control);
+        let place = self.capability.unwrap_or_default();
+        match &mut control.registers {
+            Registers::Msix(_) => self.import_msix(control, &place, raw),
+            Registers::Msi(msi) if !raw.capability.is_empty() => {
+                let after = msi.import(&place, self.msi_bits(), raw.capability)?;
+                let maskable = msi.form.maskable;
+                self.follow_msi(control, after, |index| match maskable {
+                    true => Pending::Becomes(after.pending >> index & 1 != 0),
+                    false => Pending::Stays,
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn import_msix(
+        &self,
+        control: MutexGuard<'_, Control>,
+        place: &Capability,
+        raw: Raw<'_>,
+    ) -> Result<()> {
+        let mut image = self.msix_image(place);
         if !raw.capability.is_empty() {
-            self.import_capability(&control.registers, raw.capability, &mut state)?;
+            image.check_same_capability(raw.capability)?;
+            image.write(0, raw.capability);
         }
-        let entries = raw.table.chunks_exact(msix::ENTRY_SIZE);
-        for (vector, bytes) in state.vectors.iter_mut().zip(entries) {
-            let word = |at: usize| {
-                let bytes = bytes.get(at..).and_then(|bytes| bytes.first_chunk());
-                bytes.map_or(0, |bytes| u32::from_le_bytes(*bytes))
-            };
-            let message = GuestMessage {
-                address: u64::from(word(4)) << 32 | u64::from(word(0)),
-                data: word(8),
-            };
-            vector.entry = EntryState { message, control: word(12), ..EntryState::default() };
-            vector.message = Some(message);
-            vector.masked = word(12) & 1 != 0;
+        let (enabled, function_masked) = msix::control_of(&image);
+        let is_pending = |index: u32| {
+            let byte = raw.pba.get(index as usize / 8);
+            byte.is_some_and(|byte| byte >> (index % 8) & 1 != 0)
+        };
+        let bits = self.all().end..u32::try_from(raw.pba.len() * 8).unwrap_or(u32::MAX);
+        if bits.clone().any(is_pending) {
+            return Err(Error::invalid("a vector that does not exist is pending"));
         }
-        if !raw.pba.is_empty() {
-            let bit = |at: usize| raw.pba.get(at / 8).is_some_and(|byte| byte >> (at % 8) & 1 != 0);
-            if (state.vectors.len()..raw.pba.len() * 8).any(bit) {
-                return Err(Error::invalid("a vector that does not exist is pending"));
+        let gate = guest::function_gate(enabled, function_masked);
+        self.change(control, gate, self.all(), |index, registers, wanted| {
+            let Registers::Msix(table) = registers else { return };
+            let entry = index as usize * msix::ENTRY_SIZE;
+            if let Some(bytes) = raw.table.get(entry..entry + msix::ENTRY_SIZE) {
+                wanted.masked = table.import(index, bytes);
             }
-            for (at, vector) in state.vectors.iter_mut().enumerate() {
-                vector.pending = bit(at);
+            guest::settle_entry(table, index, wanted);
+            if !raw.pba.is_empty() {
+                wanted.pending = Pending::Becomes(is_pending(index));
             }
-        }
-        self.write_state(control, &state)
+        })
     }
 
     // ---- inside --------------------------------------------------------------------------------
@@ -203,36 +221,5 @@ impl Device {
             return Ok(());
         }
         Err(Error::invalid("a buffer has another length than the device's registers"))
-    }
-
-    /// What a capability's bytes say, put into `state`.
-    fn import_capability(
-        &self,
-        registers: &Registers,
-        bytes: &[u8],
-        state: &mut DeviceState,
-    ) -> Result<()> {
-        let place = self.capability.unwrap_or_default();
-        match registers {
-            Registers::Msix(_) => {
-                let mut image = self.msix_image(&place);
-                image.check_same_capability(bytes)?;
-                image.write(0, bytes);
-                (state.enabled, state.function_masked) = msix::control_of(&image);
-            }
-            Registers::Msi(msi) => {
-                let mut msi = msi.clone();
-                let bits = msi.import(&place, self.msi_bits(), bytes)?;
-                (state.enabled, state.msi) = (bits.enabled, msi.state());
-                for (index, vector) in state.vectors.iter_mut().enumerate() {
-                    vector.masked = bits.masked >> index & 1 != 0;
-                    if msi.form.maskable {
-                        vector.pending = bits.pending >> index & 1 != 0;
-                    }
-                }
-            }
-            Registers::None => {}
-        }
-        Ok(())
     }
 }

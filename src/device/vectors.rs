@@ -10,6 +10,7 @@ use super::{guest, Control, Device, Kind, Masking, VectorControl, VectorInfo};
 use crate::cache::not_a_message;
 use crate::error::{Error, Result};
 use crate::message::GuestMessage;
+use crate::registers::msi::MsiBits;
 use crate::registers::Registers;
 
 impl Device {
@@ -73,26 +74,18 @@ impl Device {
         self.set_masked(index, false)
     }
 
-    fn set_masked(&self, at: u32, masked: bool) -> Result<()> {
-        let control = self.lock_vector(at)?;
-        let indices = match self.kind {
-            // What it wrote to the message while the vector was masked counts now, for all vectors.
-            Kind::Msi(_) => self.all(),
-            _ => at..at + 1,
-        };
-        self.change(control, GateChange::NONE, indices, |index, registers, wanted| {
-            match registers {
-                Registers::Msix(table) => guest::take_entry(table, index, wanted),
-                Registers::Msi(msi) => {
-                    if !masked {
-                        msi.settle();
-                    }
-                    wanted.message = self.msi_message(msi, index);
-                }
-                Registers::None => {}
-            }
-            if index == at {
-                wanted.masked = masked;
+    fn set_masked(&self, index: u32, masked: bool) -> Result<()> {
+        let control = self.lock_vector(index)?;
+        if let Kind::Msi(_) = self.kind {
+            return self.write_msi(control, |msi, bits| {
+                let others = bits.masked & !(1 << index);
+                msi.follow(bits, MsiBits { masked: others | u32::from(masked) << index, ..bits })
+            });
+        }
+        self.change(control, GateChange::NONE, index..index + 1, |index, registers, wanted| {
+            wanted.masked = masked;
+            if let Registers::Msix(table) = registers {
+                guest::settle_entry(table, index, wanted);
             }
         })
     }

@@ -57,7 +57,6 @@ impl MsiForm {
 }
 
 /// The registers but for the enable bit, which is the function's, and the mask bits, the vectors'.
-#[derive(Clone)]
 pub(crate) struct Msi {
     pub form: MsiForm,
     vectors: u32,
@@ -109,9 +108,14 @@ impl Msi {
         u32::MAX >> (MAX_VECTORS - self.vectors.clamp(1, MAX_VECTORS))
     }
 
+    /// How many vectors the guest lets the function use: 1 to [`MAX_VECTORS`].
+    fn used(&self) -> u32 {
+        1 << self.enabled_log.min(self.capable_log())
+    }
+
     /// The message of a vector that the guest lets the function use: its index stands in the data's low bits.
     pub fn message(&self, index: u32) -> Option<GuestMessage> {
-        let used = 1 << self.enabled_log.min(self.capable_log());
+        let used = self.used();
         let GuestMessage { address, data } = self.in_force;
         (index < used).then_some(GuestMessage { address, data: (data & !(used - 1)) | index })
     }
@@ -121,8 +125,8 @@ impl Msi {
         self.in_force.data
     }
 
-    /// The message in the registers has come into force.
-    pub fn settle(&mut self) {
+    /// The message in the registers comes into force.
+    fn settle(&mut self) {
         self.in_force = self.registers;
         self.written = Halves::NONE;
     }
@@ -213,6 +217,7 @@ impl Msi {
     }
 
     fn take(&mut self, image: &Image<LONGEST>, before: MsiBits) -> MsiBits {
+        let could_send = self.live(before);
         let form = self.form;
         let high = if form.wide { image.u32_at(ADDRESS + 4) } else { 0 };
         let control = image.u16_at(MESSAGE_CONTROL);
@@ -226,12 +231,30 @@ impl Msi {
             data: image.u16_at(form.data()).into(),
         };
         self.enabled_log = (control >> ENABLE_SHIFT & LOG_MASK).min(self.capable_log());
-        let opens_a_vector = before.masked & !after.masked & self.all() != 0;
-        let may_not_be_sent =
-            !before.enabled || !after.enabled || after.masked & self.all() == self.all();
-        if may_not_be_sent || opens_a_vector || self.written.are_complete() {
+        self.settle_if_due(could_send, self.live(after));
+        after
+    }
+
+    /// The bits are changed elsewhere.
+    pub fn follow(&mut self, before: MsiBits, after: MsiBits) -> MsiBits {
+        self.settle_if_due(self.live(before), self.live(after));
+        after
+    }
+
+    /// The vectors that the guest lets send, a bit each.
+    fn live(&self, bits: MsiBits) -> u32 {
+        let used = u32::MAX >> (MAX_VECTORS - self.used());
+        if bits.enabled {
+            used & !bits.masked
+        } else {
+            0
+        }
+    }
+
+    /// What stands in the registers comes into force when no vector goes on sending what did, or when it is whole.
+    fn settle_if_due(&mut self, live_before: u32, live_after: u32) {
+        if live_before & live_after == 0 || self.written.are_complete() {
             self.settle();
         }
-        after
     }
 }

@@ -106,6 +106,18 @@ impl Table {
         value & MASKED != 0
     }
 
+    /// A whole entry, as another has saved it. Whether it masks the vector.
+    pub fn import(&mut self, index: u32, bytes: &[u8]) -> bool {
+        let Some(entry) = self.entry_mut(index) else { return true };
+        for (word, bytes) in entry.words.iter_mut().zip(bytes.chunks_exact(4)) {
+            *word = bytes.try_into().map_or(0, u32::from_le_bytes);
+        }
+        entry.written.add(Halves::ADDRESS);
+        entry.written.add(Halves::DATA);
+        let [.., control] = entry.words;
+        control & MASKED != 0
+    }
+
     /// All of the function's registers as after a reset.
     pub fn reset(&mut self) {
         self.0.fill(Entry::default());

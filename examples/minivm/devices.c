@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
-/* What a guest's register access means, in msiroute's terms: see device_read and device_write. */
+/* What a guest's register access means: see device_read and device_write. What belongs to MSI-X, the library keeps. */
 #include <stdint.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -33,11 +34,12 @@ void devices_create(struct vm *vm)
         config.kind = MSIROUTE_KIND_MSIX;
         config.vectors = NR_VECTORS;
         config.requester = d << 3; /* bus 0, device d, function 0 */
+        config.cap_offset = CONFIG_MSIX;
+        config.table_offset = REG_TABLE; /* of BAR 0, as is the next */
+        config.pba_offset = REG_PBA;
         config.name = dev->type->name;
         MUST(msi_device_new(vm->cache, &config, &dev->msi));
 
-        for (unsigned v = 0; v < NR_VECTORS; v++)
-            dev->table[v][3] = VECTOR_MASKED;
         for (unsigned q = 0; q < dev->type->queues; q++) {
             dev->queues[q].interrupt_fd = dev->type->eventfds ? new_eventfd() : -1;
             dev->queues[q].done_fd = new_eventfd();
@@ -60,43 +62,6 @@ void devices_destroy(struct vm *vm)
     }
 }
 
-static void control_write(struct device *dev, uint32_t value)
-{
-    uint32_t flags = 0;
-
-    if (value & CONTROL_ENABLE)
-        flags |= MSIROUTE_ENABLED;
-    if (value & CONTROL_MASK_ALL)
-        flags |= MSIROUTE_FUNCTION_MASKED;
-    MUST(msi_device_set_control(dev->msi, flags));
-}
-
-/* A message counts once its vector is unmasked: until then the guest may have written half of it. */
-static void table_write(struct device *dev, uint32_t offset, uint32_t value)
-{
-    unsigned v = offset / TABLE_ENTRY_SIZE, field = offset % TABLE_ENTRY_SIZE / 4;
-    uint32_t *entry = dev->table[v];
-
-    entry[field] = value;
-    if (entry[3] & VECTOR_MASKED) {
-        if (field == 3)
-            MUST(msi_vector_mask(dev->msi, v));
-        return;
-    }
-    MUST(msi_vector_set(dev->msi, v, (uint64_t)entry[1] << 32 | entry[0], entry[2]));
-    if (field == 3)
-        MUST(msi_vector_unmask(dev->msi, v));
-}
-
-static uint32_t pending_read(struct device *dev)
-{
-    uint32_t bits = 0;
-
-    for (unsigned v = 0; v < NR_VECTORS; v++)
-        bits |= (uint32_t)MUST(msi_vector_is_pending(dev->msi, v)) << v;
-    return bits;
-}
-
 /* From now on the queue's eventfd is the vector's: its writes go to the guest without us, while the vector is open. */
 static void queue_write(struct device *dev, unsigned q, uint32_t vector)
 {
@@ -111,30 +76,16 @@ static void done_write(struct device *dev, unsigned q)
         fail_errno("doorbell");
 }
 
-static uint32_t device_read(struct device *dev, uint32_t reg)
+/* What is written to the device's own registers. */
+static uint32_t word(const void *data)
 {
-    if (reg == REG_QUEUES)
-        return dev->type->queues;
-    if (reg == REG_PENDING)
-        return pending_read(dev);
-    if (reg >= REG_TABLE && reg < REG_TABLE + sizeof(dev->table))
-        return dev->table[(reg - REG_TABLE) / TABLE_ENTRY_SIZE][reg % TABLE_ENTRY_SIZE / 4];
-    return 0;
+    uint32_t value;
+
+    memcpy(&value, data, sizeof(value));
+    return value;
 }
 
-static void device_write(struct device *dev, uint32_t reg, uint32_t value)
-{
-    if (reg == REG_CONTROL)
-        control_write(dev, value);
-    else if (reg >= REG_TABLE && reg < REG_TABLE + sizeof(dev->table))
-        table_write(dev, reg - REG_TABLE, value);
-    else if (reg >= REG_QUEUE(0) && reg < REG_QUEUE(MAX_QUEUES))
-        queue_write(dev, (reg - REG_QUEUE(0)) / 4, value);
-    else if (reg >= REG_DONE(0) && reg < REG_DONE(MAX_QUEUES))
-        done_write(dev, (reg - REG_DONE(0)) / 4);
-}
-
-static void board_write(struct vm *vm, uint32_t reg, uint32_t value)
+static void board_write(struct vm *vm, uint64_t reg, uint32_t value)
 {
     if (reg == BOARD_READY)
         sem_post(&vm->cpus_ready);
@@ -142,21 +93,47 @@ static void board_write(struct vm *vm, uint32_t reg, uint32_t value)
         fail("the guest met exception %u", value);
 }
 
-uint32_t devices_read(struct vm *vm, uint32_t address)
+static void device_read(struct device *dev, uint32_t reg, void *data, uint32_t len)
 {
-    uint32_t offset = address - DEVICE(0);
-
-    if (offset / DEVICE_SIZE < NR_DEVICES)
-        return device_read(&vm->devices[offset / DEVICE_SIZE], offset % DEVICE_SIZE);
-    return 0;
+    if (reg >= REG_PBA)
+        MUST(msi_device_pba_read(dev->msi, reg - REG_PBA, data, len));
+    else if (reg >= REG_TABLE)
+        MUST(msi_device_table_read(dev->msi, reg - REG_TABLE, data, len));
+    else if (reg < CONFIG_SIZE)
+        MUST(msi_device_config_read(dev->msi, reg, data, len));
+    else if (reg == REG_QUEUES && len == 4)
+        memcpy(data, &dev->type->queues, 4);
 }
 
-void devices_write(struct vm *vm, uint32_t address, uint32_t value)
+static void device_write(struct device *dev, uint32_t reg, const void *data, uint32_t len)
 {
-    uint32_t offset = address - DEVICE(0);
+    if (reg >= REG_PBA)
+        MUST(msi_device_pba_write(dev->msi, reg - REG_PBA, data, len));
+    else if (reg >= REG_TABLE)
+        MUST(msi_device_table_write(dev->msi, reg - REG_TABLE, data, len));
+    else if (reg < CONFIG_SIZE)
+        MUST(msi_device_config_write(dev->msi, reg, data, len));
+    else if (reg >= REG_DONE(0) && len == 4)
+        done_write(dev, (reg - REG_DONE(0)) / 4);
+    else if (reg >= REG_QUEUE(0) && len == 4)
+        queue_write(dev, (reg - REG_QUEUE(0)) / 4, word(data));
+}
+
+void devices_read(struct vm *vm, uint64_t address, void *data, uint32_t len)
+{
+    uint64_t offset = address - DEVICE(0);
+
+    memset(data, 0, len);
+    if (offset / DEVICE_SIZE < NR_DEVICES)
+        device_read(&vm->devices[offset / DEVICE_SIZE], offset % DEVICE_SIZE, data, len);
+}
+
+void devices_write(struct vm *vm, uint64_t address, const void *data, uint32_t len)
+{
+    uint64_t offset = address - DEVICE(0);
 
     if (offset / DEVICE_SIZE < NR_DEVICES)
-        device_write(&vm->devices[offset / DEVICE_SIZE], offset % DEVICE_SIZE, value);
-    else
-        board_write(vm, address - BOARD, value);
+        device_write(&vm->devices[offset / DEVICE_SIZE], offset % DEVICE_SIZE, data, len);
+    else if (len == 4)
+        board_write(vm, address - BOARD, word(data));
 }

@@ -29,14 +29,13 @@ struct device {
     const struct device_type *type;
     struct msi_device *msi;
     struct queue queues[MAX_QUEUES];
-    uint32_t table[NR_VECTORS][TABLE_ENTRY_SIZE / 4];
 };
 
 void devices_create(struct vm *vm);
 void devices_destroy(struct vm *vm);
 
-/* A guest's access to the devices' window. From any thread, with no lock held. */
-uint32_t devices_read(struct vm *vm, uint32_t address);
-void devices_write(struct vm *vm, uint32_t address, uint32_t value);
+/* A guest's access to the devices' windows, as a KVM MMIO exit tells of it. From any thread, with no lock held. */
+void devices_read(struct vm *vm, uint64_t address, void *data, uint32_t len);
+void devices_write(struct vm *vm, uint64_t address, const void *data, uint32_t len);
 
 #endif

@@ -11,6 +11,7 @@
 #define MSR_X2APIC_EOI  0x80b
 #define MSR_X2APIC_SVR  0x80f
 #define   SVR_ENABLE        (1u << 8)
+#define MSR_X2APIC_IRR  0x820
 
 static uint64_t rdmsr(uint32_t msr)
 {
@@ -36,14 +37,32 @@ static struct guest_shared *shared_page(void)
     return (struct guest_shared *)SHARED_PAGE;
 }
 
-static uint32_t mmio_read(uint32_t address)
+static int irq_requested(unsigned irq)
 {
-    return *(volatile uint32_t *)(uintptr_t)address;
+    return rdmsr(MSR_X2APIC_IRR + irq / 32) >> irq % 32 & 1;
 }
 
-static void mmio_write(uint32_t address, uint32_t value)
+static uint64_t mmio_read(uint32_t address, unsigned len)
 {
-    *(volatile uint32_t *)(uintptr_t)address = value;
+    volatile void *reg = (void *)(uintptr_t)address;
+
+    switch (len) {
+    case 2: return *(volatile uint16_t *)reg;
+    case 4: return *(volatile uint32_t *)reg;
+    default: return *(volatile uint64_t *)reg;
+    }
+}
+
+static void mmio_write(uint32_t address, uint64_t value, unsigned len)
+{
+    volatile void *reg = (void *)(uintptr_t)address;
+
+    __asm__ volatile("" : : : "memory"); /* devices and the other CPU see memory as it is now */
+    if (len == 2)
+        *(volatile uint16_t *)reg = value;
+    else
+        *(volatile uint32_t *)reg = value;
+    __asm__ volatile("" : : : "memory");
 }
 
 #include "driver.h"
@@ -78,7 +97,7 @@ static void load_idt(struct gate *idt)
 void guest_interrupt(unsigned irq)
 {
     if (irq < 32) {
-        mmio_write(BOARD + BOARD_PANIC, irq);
+        mmio_write(BOARD + BOARD_PANIC, irq, 4);
         for (;;)
             __asm__ volatile("cli; hlt");
     }

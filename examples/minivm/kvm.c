@@ -151,17 +151,13 @@ static void kvm_wire(struct vm *vm, uint32_t address, int fd)
 static void handle_exit(struct vcpu *vcpu)
 {
     struct kvm_run *run = vcpu->run;
-    uint32_t value;
 
     switch (run->exit_reason) {
     case KVM_EXIT_MMIO:
-        if (run->mmio.is_write) {
-            memcpy(&value, run->mmio.data, sizeof(value));
-            devices_write(vcpu->vm, run->mmio.phys_addr, value);
-        } else {
-            value = devices_read(vcpu->vm, run->mmio.phys_addr);
-            memcpy(run->mmio.data, &value, sizeof(value));
-        }
+        if (run->mmio.is_write)
+            devices_write(vcpu->vm, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
+        else
+            devices_read(vcpu->vm, run->mmio.phys_addr, run->mmio.data, run->mmio.len);
         break;
     case KVM_EXIT_INTERNAL_ERROR:
         fail("KVM gave up on the guest: internal error %u", run->internal.suberror);

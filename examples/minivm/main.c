@@ -6,7 +6,7 @@
  *     guest_abi.h            memory and registers, as guest and VMM agree on them
  *     guest.S guest.c        the guest, on real vCPUs (kvm.c)
  *     driver.h               its device driver, which the stand-in guest without KVM (model.c) runs too
- *     devices.c              the devices: register accesses become msi_device_* and msi_vector_* calls
+ *     devices.c              the devices: their guest's accesses to MSI-X registers are passed on to msi_device_*
  *     sources.c              who raises interrupts, by msi_deliver or an eventfd, and waits for the guest to answer
  *     vm.c report.c fail.c   the machine from start to stop; the table; errors
  */

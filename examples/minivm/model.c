@@ -4,6 +4,7 @@
  * the guest is handed to model_signal, the interrupt controller of two threads that run the guest's driver.
  */
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 
 #include "fail.h"
@@ -36,14 +37,28 @@ static struct guest_shared *shared_page(void)
     return self->vm->shared;
 }
 
-static uint32_t mmio_read(uint32_t address)
+static int irq_requested(unsigned irq)
 {
-    return devices_read(self->vm, address);
+    int requested;
+
+    pthread_mutex_lock(&self->lock);
+    requested = self->requested[irq / 64] >> irq % 64 & 1;
+    pthread_mutex_unlock(&self->lock);
+    return requested;
 }
 
-static void mmio_write(uint32_t address, uint32_t value)
+static uint64_t mmio_read(uint32_t address, unsigned len)
 {
-    devices_write(self->vm, address, value);
+    uint64_t value = 0;
+
+    sched_yield(); /* a real CPU's exit takes its time, too: others get on meanwhile */
+    devices_read(self->vm, address, &value, len);
+    return value;
+}
+
+static void mmio_write(uint32_t address, uint64_t value, unsigned len)
+{
+    devices_write(self->vm, address, &value, len);
 }
 
 #include "driver.h"

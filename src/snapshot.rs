@@ -6,7 +6,7 @@
 use crate::error::{Error, Result};
 use crate::message::GuestMessage;
 use crate::registers::msi::MsiState;
-use crate::registers::Halves;
+use crate::registers::Written;
 
 const MAGIC: [u8; 4] = *b"MSIR";
 const VERSION: u16 = 1;
@@ -72,7 +72,7 @@ pub(crate) struct EntryState {
     pub message: GuestMessage,
     /// Vector control; its mask bit is the vector's.
     pub control: u32,
-    pub written: Halves,
+    pub written: Written,
 }
 
 /// How long the bytes of such a device are.
@@ -103,10 +103,6 @@ impl Writer<'_> {
             here.copy_from_slice(bytes);
             self.0 = rest;
         }
-    }
-
-    fn u8(&mut self, value: u8) {
-        self.put(&[value]);
     }
 
     fn u16(&mut self, value: u16) {
@@ -141,9 +137,9 @@ pub(crate) fn to_bytes(state: &DeviceState, form: Form, out: &mut [u8]) -> Resul
     if let Form::Msi { .. } = form {
         to.message(state.msi.registers);
         to.message(state.msi.in_force);
-        to.u8(state.msi.enabled_log);
-        to.u8(state.msi.written.to_bits());
-        to.put(&[0; 6]);
+        to.u16(state.msi.enabled_log.into());
+        to.u16(state.msi.written.to_bits());
+        to.u32(0);
     }
     for vector in &state.vectors {
         to.message(vector.message.unwrap_or_default());
@@ -200,15 +196,15 @@ fn bad(what: &str) -> Error {
     Error::invalid(format!("not a saved state of this device: {what}"))
 }
 
-fn halves(bits: u32) -> Result<Halves> {
-    let halves = u8::try_from(bits).ok().and_then(Halves::from_bits);
-    halves.ok_or_else(|| bad("unknown flags are set"))
+fn written(bits: u32) -> Result<Written> {
+    let written = u16::try_from(bits).ok().and_then(Written::from_bits);
+    written.ok_or_else(|| bad("unknown flags are set"))
 }
 
 fn vector_from_bytes(form: Form, from: &mut Reader<'_>) -> Result<VectorState> {
     let is_msix = form == Form::Msix;
     let message = from.message()?;
-    let its_written = if is_msix { 3 << WRITTEN_SHIFT } else { 0 };
+    let its_written = if is_msix { u32::from(Written::ALL.to_bits()) << WRITTEN_SHIFT } else { 0 };
     let its_set = if matches!(form, Form::Msi { .. }) { 0 } else { SET };
     let flags = from.flags(its_set | MASKED | PENDING | its_written)?;
     let (is_set, masked) = (flags & SET != 0, flags & MASKED != 0);
@@ -216,7 +212,7 @@ fn vector_from_bytes(form: Form, from: &mut Reader<'_>) -> Result<VectorState> {
         return Err(bad("a vector without a message has one"));
     }
     let mut entry =
-        EntryState { written: halves(flags >> WRITTEN_SHIFT)?, ..EntryState::default() };
+        EntryState { written: written(flags >> WRITTEN_SHIFT)?, ..EntryState::default() };
     if is_msix {
         (entry.message, entry.control) = (from.message()?, from.u32()?);
         if (entry.control & 1 != 0) != masked {
@@ -258,11 +254,10 @@ pub(crate) fn from_bytes(form: Form, vectors: usize, bytes: &[u8]) -> Result<Dev
     if let Form::Msi { .. } = form {
         msi.registers = from.message()?;
         msi.in_force = from.message()?;
-        let [enabled_log, written, rest @ ..]: [u8; 8] = from.take()?;
-        (msi.enabled_log, msi.written) = (enabled_log, halves(written.into())?);
-        if rest != [0; 6] {
-            return Err(bad("unknown flags are set"));
-        }
+        let enabled_log = u8::try_from(from.u16()?);
+        msi.enabled_log = enabled_log.map_err(|_| bad("it has more messages than MSI can"))?;
+        msi.written = written(from.u16()?.into())?;
+        from.flags(0)?;
     }
     let mut states = Vec::with_capacity(vectors);
     for _ in 0..vectors {

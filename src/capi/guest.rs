@@ -19,13 +19,13 @@ pub unsafe extern "C" fn msi_device_table_read(
     data: *mut c_void,
     len: usize,
 ) -> c_int {
-    control(|| {
-        // SAFETY: C's to give.
-        let data = unsafe { bytes_mut(data, len) }?;
+    // SAFETY: C's to give.
+    let data = unsafe { bytes_mut(data, len) }.map(|data| {
         data.fill(0xFF);
-        // SAFETY: C's handle.
-        unsafe { arg(dev) }?.device.table_read(offset, data)
-    })
+        data
+    });
+    // SAFETY: C's handle.
+    control(|| unsafe { arg(dev) }?.device.table_read(offset, data?))
 }
 
 /// A guest's write to the MSI-X table, of any offset and length: ignored where PCI defines nothing. A message that a guest
@@ -61,13 +61,13 @@ pub unsafe extern "C" fn msi_device_pba_read(
     data: *mut c_void,
     len: usize,
 ) -> c_int {
-    control(|| {
-        // SAFETY: C's to give.
-        let data = unsafe { bytes_mut(data, len) }?;
+    // SAFETY: C's to give.
+    let data = unsafe { bytes_mut(data, len) }.map(|data| {
         data.fill(0xFF);
-        // SAFETY: C's handle.
-        unsafe { arg(dev) }?.device.pba_read(offset, data)
-    })
+        data
+    });
+    // SAFETY: C's handle.
+    control(|| unsafe { arg(dev) }?.device.pba_read(offset, data?))
 }
 
 /// A guest's write to the MSI-X pending bit array, which changes nothing: it is read-only. [control]

@@ -8,7 +8,6 @@ use super::change::{GateChange, Pending};
 use super::{closed, Control, Device, Kind, State};
 use crate::cache::{not_a_message, refuse_reentry};
 use crate::error::{Error, Result};
-use crate::message::GuestMessage;
 use crate::registers::msi::MsiBits;
 use crate::registers::Registers;
 use crate::vector;
@@ -53,20 +52,20 @@ impl Device {
     /// the VMM's.
     pub fn reset(&self) -> Result<()> {
         let mut control = self.lock()?;
-        let (masked, message, disabled) = match &mut control.registers {
+        let (masked, disabled) = match &mut control.registers {
             Registers::Msix(table) => {
                 table.reset();
-                (true, Some(GuestMessage::default()), closed::DISABLED)
+                (true, closed::DISABLED)
             }
             Registers::Msi(msi) => {
                 msi.reset();
-                (false, None, closed::DISABLED)
+                (false, closed::DISABLED)
             }
-            Registers::None => (false, None, 0),
+            Registers::None => (false, 0),
         };
         let gate = GateChange::to(closed::BY_GUEST, disabled);
         self.change(control, gate, self.all(), |_, _, wanted| {
-            (wanted.masked, wanted.message) = (masked, message);
+            (wanted.masked, wanted.message) = (masked, None);
             wanted.pending = Pending::Gone;
         })
     }

@@ -16,9 +16,14 @@ use crate::registers::{copy, msix, Capability, Registers};
 
 /// What stands in an entry of the table comes into force, unless the vector goes on sending what did and the guest has
 /// written half of it. After `wanted.masked` is what it will be.
-pub(super) fn settle_entry(table: &mut msix::Table, index: u32, wanted: &mut Wanted) {
+pub(super) fn settle_entry(
+    table: &mut msix::Table,
+    index: u32,
+    wanted: &mut Wanted,
+    high_counts: bool,
+) {
     let stays_live = wanted.was_live && wanted.allowed && !wanted.masked;
-    if !stays_live || table.is_complete(index) {
+    if !stays_live || table.is_whole(index, high_counts) {
         wanted.message = Some(table.message(index));
         table.settle(index);
     }
@@ -49,11 +54,11 @@ impl Device {
         let mut control = self.lock()?;
         let Registers::Msix(table) = &mut control.registers else { return Err(no_table()) };
         let Some(written) = table.write(offset, data) else { return Ok(()) };
-        let index = written.index;
+        let (index, high_counts) = (written.index, self.high_counts());
         self.change(control, GateChange::NONE, index..index + 1, |index, registers, wanted| {
             let Registers::Msix(table) = registers else { return };
             wanted.masked = written.masked.unwrap_or(wanted.masked);
-            settle_entry(table, index, wanted);
+            settle_entry(table, index, wanted, high_counts);
         })
     }
 
@@ -135,6 +140,11 @@ impl Device {
 
     // ---- inside --------------------------------------------------------------------------------
 
+    /// The high half of an address is part of a destination.
+    pub(super) fn high_counts(&self) -> bool {
+        self.cache.addressing().x2apic_ids
+    }
+
     pub(super) fn is_masked(&self, index: u32) -> bool {
         self.vector(index).is_ok_and(|vector| vector.is_masked())
     }
@@ -196,9 +206,10 @@ impl Device {
         function_masked: bool,
     ) -> Result<()> {
         let gate = function_gate(enabled, function_masked);
+        let high_counts = self.high_counts();
         self.change(control, gate, self.all(), |index, registers, wanted| {
             if let Registers::Msix(table) = registers {
-                settle_entry(table, index, wanted);
+                settle_entry(table, index, wanted, high_counts);
             }
         })
     }
@@ -211,6 +222,7 @@ impl Device {
     ) -> Result<()> {
         let bits = self.msi_bits();
         let Registers::Msi(msi) = &mut control.registers else { return Err(no_table()) };
+        msi.high_counts = self.high_counts();
         let after = write(msi, bits);
         self.follow_msi(control, after, |_| Pending::Stays)
     }

@@ -134,7 +134,7 @@ impl Device {
             if let Some(bytes) = raw.table.get(entry..entry + msix::ENTRY_SIZE) {
                 wanted.masked = table.import(index, bytes);
             }
-            guest::settle_entry(table, index, wanted);
+            guest::settle_entry(table, index, wanted, self.high_counts());
             if !raw.pba.is_empty() {
                 wanted.pending = Pending::Becomes(is_pending(index));
             }

@@ -85,7 +85,7 @@ impl Device {
         self.change(control, GateChange::NONE, index..index + 1, |index, registers, wanted| {
             wanted.masked = masked;
             if let Registers::Msix(table) = registers {
-                guest::settle_entry(table, index, wanted);
+                guest::settle_entry(table, index, wanted, self.high_counts());
             }
         })
     }

@@ -14,7 +14,8 @@
 //! A message takes a guest several writes. While it may not be sent (the capability is disabled, or the
 //! vector masked one way or the other) what stands in the registers is the message. A guest that
 //! changes a message that may be sent gets, as PCI has it, an undefined result; here it is the old
-//! message until address *and* data have been written, and then the new one: never half of each.
+//! message until address *and* data have been written (with 32-bit APIC IDs also the address's high half), and then the
+//! new one: never a part of each.
 
 use crate::error::{Error, Result};
 
@@ -91,29 +92,38 @@ pub struct Place {
     pub offset: u32,
 }
 
-/// Halves of a message that were written since it last came into force.
+/// Which bytes of a message were written since it last came into force: a bit each, of the address in bits 7:0, of the
+/// data in bits 11:8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Halves(u8);
+pub(crate) struct Written(u16);
 
-impl Halves {
-    pub const NONE: Halves = Halves(0);
-    pub const ADDRESS: Halves = Halves(1);
-    pub const DATA: Halves = Halves(2);
+impl Written {
+    pub const NONE: Written = Written(0);
+    pub const ALL: Written = Written(0xFFF);
+    const LOW: u16 = 0x00F;
+    const HIGH: u16 = 0x0F0;
+    const DATA: u16 = 0xF00;
+    const DATA_16: u16 = 0x300;
 
-    pub fn add(&mut self, other: Halves) {
-        self.0 |= other.0;
+    pub fn add(&mut self, byte: usize) {
+        if byte < 12 {
+            self.0 |= 1 << byte;
+        }
     }
 
-    pub fn are_complete(self) -> bool {
-        self.0 == Self::ADDRESS.0 | Self::DATA.0
+    /// All of it was: of the data 16 bits or 32, and of the address the high half too where that is part of a destination.
+    pub fn is_whole(self, data_16: bool, with_high: bool) -> bool {
+        let data = if data_16 { Self::DATA_16 } else { Self::DATA };
+        let all = Self::LOW | data | if with_high { Self::HIGH } else { 0 };
+        self.0 & all == all
     }
 
-    pub fn to_bits(self) -> u8 {
+    pub fn to_bits(self) -> u16 {
         self.0
     }
 
-    pub fn from_bits(bits: u8) -> Option<Self> {
-        (bits <= Self::ADDRESS.0 | Self::DATA.0).then_some(Halves(bits))
+    pub fn from_bits(bits: u16) -> Option<Self> {
+        (bits <= Self::ALL.0).then_some(Written(bits))
     }
 }
 

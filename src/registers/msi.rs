@@ -2,7 +2,7 @@
 //! MSI (PCI 3.0, 6.8.1): all of it is in the capability. One message serves up to 32 vectors, which
 //! differ in the low bits of its data.
 
-use super::{Capability, Halves, Image};
+use super::{Capability, Image, Written};
 use crate::error::Result;
 use crate::message::GuestMessage;
 
@@ -64,7 +64,9 @@ pub(crate) struct Msi {
     enabled_log: u16,
     registers: GuestMessage,
     in_force: GuestMessage,
-    written: Halves,
+    written: Written,
+    /// The high half of the address is part of a destination.
+    pub high_counts: bool,
 }
 
 /// What a guest can write but the message: the bits that are kept elsewhere.
@@ -83,7 +85,7 @@ pub(crate) struct MsiState {
     pub enabled_log: u8,
     pub registers: GuestMessage,
     pub in_force: GuestMessage,
-    pub written: Halves,
+    pub written: Written,
 }
 
 impl Msi {
@@ -95,7 +97,8 @@ impl Msi {
             enabled_log: 0,
             registers: GuestMessage::default(),
             in_force: GuestMessage::default(),
-            written: Halves::NONE,
+            written: Written::NONE,
+            high_counts: false,
         }
     }
 
@@ -128,7 +131,7 @@ impl Msi {
     /// The message in the registers comes into force.
     fn settle(&mut self) {
         self.in_force = self.registers;
-        self.written = Halves::NONE;
+        self.written = Written::NONE;
     }
 
     pub fn reset(&mut self) {
@@ -189,13 +192,14 @@ impl Msi {
     pub fn write(&mut self, place: &Capability, bits: MsiBits, at: usize, data: &[u8]) -> MsiBits {
         let mut image = self.image(place, bits);
         image.write(at, data);
-        let touches = |first: usize, len: usize| at < first + len && first < at + data.len();
-        // The high half alone is no address: it comes with the low one.
-        if touches(ADDRESS, 4) {
-            self.written.add(Halves::ADDRESS);
-        }
-        if touches(self.form.data(), 2) {
-            self.written.add(Halves::DATA);
+        let (form, data_at) = (self.form, self.form.data());
+        let address_end = if form.wide { ADDRESS + 8 } else { ADDRESS + 4 };
+        for at in at..at.saturating_add(data.len()).min(LONGEST) {
+            match at {
+                _ if (ADDRESS..address_end).contains(&at) => self.written.add(at - ADDRESS),
+                _ if (data_at..data_at + 2).contains(&at) => self.written.add(at - data_at + 8),
+                _ => {}
+            }
         }
         self.take(&image, bits)
     }
@@ -253,7 +257,8 @@ impl Msi {
 
     /// What stands in the registers comes into force when no vector goes on sending what did, or when it is whole.
     fn settle_if_due(&mut self, live_before: u32, live_after: u32) {
-        if live_before & live_after == 0 || self.written.are_complete() {
+        let with_high = self.form.wide && self.high_counts;
+        if live_before & live_after == 0 || self.written.is_whole(true, with_high) {
             self.settle();
         }
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! MSI-X (PCI 3.0, 6.8.2): table, pending bit array, capability.
 
-use super::{copy, is_defined, Capability, Halves, Image};
+use super::{copy, is_defined, Capability, Image, Written};
 use crate::message::GuestMessage;
 
 /// Of the capability, in bytes.
@@ -21,7 +21,7 @@ const FUNCTION_MASK: u16 = 1 << 14;
 struct Entry {
     /// Address low and high, data, vector control.
     words: [u32; 4],
-    written: Halves,
+    written: Written,
 }
 
 // What an MSI-X vector costs beside the vector itself.
@@ -72,21 +72,21 @@ impl Table {
         self.settle(index);
     }
 
-    /// Address and data both were written since the message last came into force.
-    pub fn is_complete(&self, index: u32) -> bool {
-        self.written(index).are_complete()
+    /// All of the message was written since it last came into force; `with_high`: the address's high half counts.
+    pub fn is_whole(&self, index: u32, with_high: bool) -> bool {
+        self.written(index).is_whole(false, with_high)
     }
 
     /// The message has come into force.
     pub fn settle(&mut self, index: u32) {
-        self.set_written(index, Halves::NONE);
+        self.set_written(index, Written::NONE);
     }
 
-    pub fn written(&self, index: u32) -> Halves {
-        self.entry(index).map_or(Halves::NONE, |entry| entry.written)
+    pub fn written(&self, index: u32) -> Written {
+        self.entry(index).map_or(Written::NONE, |entry| entry.written)
     }
 
-    pub fn set_written(&mut self, index: u32, written: Halves) {
+    pub fn set_written(&mut self, index: u32, written: Written) {
         if let Some(entry) = self.entry_mut(index) {
             entry.written = written;
         }
@@ -112,8 +112,7 @@ impl Table {
         for (word, bytes) in entry.words.iter_mut().zip(bytes.chunks_exact(4)) {
             *word = bytes.try_into().map_or(0, u32::from_le_bytes);
         }
-        entry.written.add(Halves::ADDRESS);
-        entry.written.add(Halves::DATA);
+        entry.written = Written::ALL;
         let [.., control] = entry.words;
         control & MASKED != 0
     }
@@ -155,11 +154,8 @@ impl Table {
             let word = u32::from_le_bytes(bytes.try_into().ok()?);
             *entry.words.get_mut(at)? = word;
             match at {
-                // The high half alone is no address: it comes with the low one.
-                0 => entry.written.add(Halves::ADDRESS),
-                2 => entry.written.add(Halves::DATA),
-                3 => masked = Some(word & MASKED != 0),
-                _ => {}
+                0..3 => (at * 4..at * 4 + 4).for_each(|byte| entry.written.add(byte)),
+                _ => masked = Some(word & MASKED != 0),
             }
         }
         Some(TableWrite { index, masked })

@@ -80,7 +80,7 @@ static void cache_configurations_of_any_age(enum host host)
 
 /* ---- the devices' ---- */
 
-struct device_case { struct rig *rig; uint32_t size; uint8_t tail; };
+struct device_case { struct rig *rig; uint32_t size; uint8_t tail; uint32_t cap_offset; };
 
 static int new_device(void *opaque)
 {
@@ -91,6 +91,12 @@ static int new_device(void *opaque)
     ((uint8_t *)&config)[end] = c->size > end ? c->tail : 0xEE;
     config.device.vectors = 2;
     config.device.size = c->size;
+    if (c->cap_offset) {
+        config.device.kind = MSIROUTE_KIND_MSI;
+        config.device.cap_offset = c->cap_offset;
+        config.device.cap_next = 0x3C;      /* wrong, if it counts */
+        config.device.name = NOWHERE;
+    }
     int result = msi_device_new(c->rig->cache, &config.device, &dev);
     if (result < 0)
         expect(dev == NULL);
@@ -103,15 +109,22 @@ static void device_configurations_of_any_age(enum host host)
 {
     enum { SIZE = sizeof(struct msi_device_config) };
     RIG(rig, host);
-    struct device_case right = { &rig, SIZE, 0 }, newer = { &rig, SIZE + 16, 0 };
+    struct device_case right = { &rig, SIZE, 0, 0 }, newer = { &rig, SIZE + 16, 0, 0 };
+    /* What lies past its end does not count: the next capability, the name. */
+    struct device_case up_to_first_pin = { &rig, offsetof(struct msi_device_config, cap_offset), 0, 0x3C };
+    struct device_case up_to_cap_offset = { &rig, offsetof(struct msi_device_config, cap_next), 0, 0x40 };
     struct { int want; struct device_case c; } wrong[] = {
-        { -EINVAL, { &rig, 0, 0 } },
-        { -EINVAL, { &rig, 8, 0 } },
-        { -E2BIG, { &rig, SIZE + 16, 1 } },
-        { -EINVAL, { &rig, UINT32_MAX, 0 } },      /* nobody's size: it was not set */
+        { -EINVAL, { &rig, 0, 0, 0 } },
+        { -EINVAL, { &rig, 8, 0, 0 } },
+        { -EINVAL, { &rig, offsetof(struct msi_device_config, table_bar), 0, 0x40 } },     /* with the next one */
+        { -EINVAL, { &rig, offsetof(struct msi_device_config, cap_next), 0, 0x3C } },
+        { -E2BIG, { &rig, SIZE + 16, 1, 0 } },
+        { -EINVAL, { &rig, UINT32_MAX, 0, 0 } },       /* nobody's size: it was not set */
     };
     expect_ok(new_device(&right));
     expect_ok(new_device(&newer));
+    expect_ok(new_device(&up_to_first_pin));
+    expect_ok(new_device(&up_to_cap_offset));
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         tap_context("case %zu", i);
         expect_refused(wrong[i].want, new_device, &wrong[i].c);

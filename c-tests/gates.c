@@ -201,25 +201,12 @@ static int leave_function_mask(struct msi_device *dev) { return msi_device_set_c
 static int enter_enabled(struct msi_device *dev) { return msi_device_set_control(dev, (msi_device_state(dev) & MASKED) | ENABLED); }
 static int (*const steps[STEPS])(struct msi_device *) = { enter_enabled, leave_function_mask, unmask, set };
 
-/* The k-th permutation of 0 to STEPS - 1. */
-static void order_of_steps(unsigned k, unsigned order[STEPS])
-{
-    unsigned left[STEPS], n = STEPS;
-    for (unsigned i = 0; i < STEPS; i++)
-        left[i] = i;
-    for (unsigned i = 0; i < STEPS; i++, k /= n, n--) {
-        unsigned pick = k % n;
-        order[i] = left[pick];
-        memmove(left + pick, left + pick + 1, (n - pick - 1) * sizeof(left[0]));
-    }
-}
-
 static void the_order_of_enable_function_mask_mask_and_message_does_not_matter(enum host host)
 {
     RIG(rig, host);
     for (unsigned k = 0; k < 24; k++) {
         unsigned order[STEPS];
-        order_of_steps(k, order);
+        order_of(k, STEPS, order);
         tap_context("order: %u %u %u %u", order[0], order[1], order[2], order[3]);
         struct msi_device *dev = rig_device(&rig, MSIROUTE_KIND_MSIX, 1);
         int fd = rig_eventfd(&rig, EFD_NONBLOCK);

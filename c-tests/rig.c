@@ -26,7 +26,8 @@ static bool open_host(struct rig *rig, enum irqchip irqchip)
 
 static bool open_cache(struct rig *rig, const struct rig_config *config)
 {
-    struct msi_route_cache_ops ops = fake_ops(rig->host == ON_FAKE);
+    bool has_own = rig->host == ON_FAKE && config->ops;
+    struct msi_route_cache_ops ops = has_own ? *config->ops : fake_ops(rig->host == ON_FAKE);
     struct msi_route_cache_config cache = MSIROUTE_CACHE_CONFIG_INIT;
     cache.flags = config->cache_flags | rig_flags;
     cache.max_routes = config->max_routes;
@@ -47,7 +48,12 @@ bool rig_open(struct rig *rig, enum host host, const struct rig_config *config)
     rig->devices = calloc(MAX_DEVICES, sizeof(*rig->devices));
     rig->eventfds = calloc(MAX_EVENTFDS, sizeof(*rig->eventfds));
     if (expect(rig->devices && rig->eventfds) && open_host(rig, config->irqchip) && open_cache(rig, config)) {
-        rig->dev = rig_device(rig, config->kind, config->vectors ? config->vectors : 4);
+        struct msi_device_config device = MSIROUTE_DEVICE_CONFIG_INIT;
+        device.kind = config->kind;
+        device.vectors = config->vectors ? config->vectors : 4;
+        device.flags = config->device_flags;
+        put_registers(&device);
+        rig->dev = rig_device_of(rig, &device);
         if (rig->dev)
             return true;
     }
@@ -73,19 +79,38 @@ void rig_close(struct rig *rig)
     *rig = (struct rig){ .host = ON_KVM, .vm = { .kvm = -1, .fd = -1 } };
 }
 
-struct msi_device *rig_device(struct rig *rig, uint32_t kind, uint32_t vectors)
+struct msi_device *rig_device_of(struct rig *rig, const struct msi_device_config *wanted)
 {
-    struct msi_device_config config = MSIROUTE_DEVICE_CONFIG_INIT;
+    struct msi_device_config config = *wanted;
     struct msi_device *dev = NULL;
     char name[32];
     snprintf(name, sizeof(name), "device-%zu", rig->n_devices);
-    config.kind = kind;
-    config.vectors = vectors;
     config.name = name;
     if (!expect(rig->n_devices < MAX_DEVICES) || !expect_ok(msi_device_new(rig->cache, &config, &dev)))
         return NULL;
     rig->devices[rig->n_devices++] = dev;
     return dev;
+}
+
+struct msi_device *rig_device(struct rig *rig, uint32_t kind, uint32_t vectors)
+{
+    struct msi_device_config config = MSIROUTE_DEVICE_CONFIG_INIT;
+    config.kind = kind;
+    config.vectors = vectors;
+    put_registers(&config);
+    return rig_device_of(rig, &config);
+}
+
+struct msi_device *rig_msi_device(struct rig *rig, uint32_t flags, unsigned log)
+{
+    struct msi_device_config config = MSIROUTE_DEVICE_CONFIG_INIT;
+    config.kind = MSIROUTE_KIND_MSI;
+    config.vectors = 1u << log;
+    config.flags = flags;
+    put_registers(&config);
+    tap_context("%u vectors, %s address%s", 1u << log, msi_is_wide(flags) ? "64-bit" : "32-bit",
+                msi_has_mask(flags) ? ", mask bits" : "");
+    return rig_device_of(rig, &config);
 }
 
 int rig_eventfd(struct rig *rig, int flags)
@@ -227,6 +252,18 @@ bool rig_expect_quiet(const char *file, int line, struct rig *rig)
     return !unexpected;
 }
 
+void order_of(unsigned k, unsigned n, unsigned order[])
+{
+    for (unsigned i = 0; i < n; i++)
+        order[i] = i;
+    for (unsigned i = 0; i < n; i++) {
+        unsigned pick = i + k % (n - i), picked = order[pick];
+        k /= n - i;
+        memmove(order + i + 1, order + i, (pick - i) * sizeof(order[0]));
+        order[i] = picked;
+    }
+}
+
 /* ---- what the library says ---- */
 
 struct msi_route_cache_stats rig_stats(const struct rig *rig)
@@ -234,6 +271,19 @@ struct msi_route_cache_stats rig_stats(const struct rig *rig)
     struct msi_route_cache_stats stats = MSIROUTE_STATS_INIT;
     expect_ok(msi_route_cache_stats(rig->cache, &stats));
     return stats;
+}
+
+struct saved saved(struct msi_device *dev)
+{
+    struct saved state = { .size = msi_device_save_size(dev) };
+    if (expect(state.size && state.size <= sizeof(state.bytes)))
+        expect_ok(msi_device_save(dev, state.bytes, state.size));
+    return state;
+}
+
+bool is_same(const struct saved *a, const struct saved *b)
+{
+    return a->size == b->size && !memcmp(a->bytes, b->bytes, a->size);
 }
 
 struct msi_vector_info info_of(struct msi_device *dev, uint32_t index)

@@ -13,13 +13,15 @@
 #include "message.h"
 #include "msiroute.h"
 #include "proc.h"
+#include "registers.h"
 #include "tap.h"
 
 struct rig_config {     /* what is 0 is usual */
     unsigned cpus;      /* 2 */
     enum irqchip irqchip;
     uint32_t cache_flags, max_routes, first_gsi;
-    uint32_t kind, vectors;     /* of the first device: PLAIN, 4 */
+    uint32_t kind, vectors, device_flags;       /* of the first device: PLAIN, 4 */
+    const struct msi_route_cache_ops *ops;      /* of the fake kernel: fake_ops(true); gets the `struct fake` */
 };
 
 struct rig {
@@ -46,7 +48,9 @@ bool rig_open(struct rig *rig, enum host host, const struct rig_config *config);
 void rig_close(struct rig *rig);
 
 /* These are the rig's to free and close. */
-struct msi_device *rig_device(struct rig *rig, uint32_t kind, uint32_t vectors);
+struct msi_device *rig_device(struct rig *rig, uint32_t kind, uint32_t vectors);     /* registers are where registers.h says */
+struct msi_device *rig_device_of(struct rig *rig, const struct msi_device_config *config);
+struct msi_device *rig_msi_device(struct rig *rig, uint32_t flags, unsigned log);    /* of 2^log vectors; says so with failures */
 int rig_eventfd(struct rig *rig, int flags);
 int rig_bound(struct rig *rig, uint32_t index, uint32_t flags);    /* a new eventfd, bound to this vector of the first device */
 /* The rig forgets them: the test frees them itself. */
@@ -69,8 +73,19 @@ unsigned rig_arrivals(struct rig *rig, unsigned cpu, unsigned vector);
 #define expect_delivers(rig, index, cpu, vector) rig_expect_delivers(__FILE__, __LINE__, rig, index, cpu, vector)
 bool rig_expect_delivers(const char *file, int line, struct rig *rig, uint32_t index, unsigned cpu, unsigned vector);
 
+/* The k-th of the n! orders of 0 to n - 1. */
+void order_of(unsigned k, unsigned n, unsigned order[]);
+
 struct msi_route_cache_stats rig_stats(const struct rig *rig);
 struct msi_vector_info info_of(struct msi_device *dev, uint32_t index);
+/* As msi_device_save() saves it. */
+struct saved {
+    size_t size;
+    uint8_t bytes[1024];
+};
+struct saved saved(struct msi_device *dev);
+bool is_same(const struct saved *a, const struct saved *b);
+
 /* Table writes that `call` makes. */
 #define TABLE_WRITES(rig, call) ({ \
     uint64_t before_ = rig_stats(rig).table_writes; \

@@ -5,6 +5,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::{arg, bytes, bytes_mut, control, control_value, msi_device};
+use crate::error::Result;
 
 /// A guest's read of the MSI-X table, of any offset and length: all ones where PCI defines nothing (it defines aligned
 /// accesses of 4 and 8 bytes). [control]
@@ -19,11 +20,8 @@ pub unsafe extern "C" fn msi_device_table_read(
     data: *mut c_void,
     len: usize,
 ) -> c_int {
-    // SAFETY: C's to give.
-    let data = unsafe { bytes_mut(data, len) }.map(|data| {
-        data.fill(0xFF);
-        data
-    });
+    // SAFETY: C's to give. Before anything can be refused.
+    let data = unsafe { ones_mut(data, len) };
     // SAFETY: C's handle.
     control(|| unsafe { arg(dev) }?.device.table_read(offset, data?))
 }
@@ -61,11 +59,8 @@ pub unsafe extern "C" fn msi_device_pba_read(
     data: *mut c_void,
     len: usize,
 ) -> c_int {
-    // SAFETY: C's to give.
-    let data = unsafe { bytes_mut(data, len) }.map(|data| {
-        data.fill(0xFF);
-        data
-    });
+    // SAFETY: C's to give. Before anything can be refused.
+    let data = unsafe { ones_mut(data, len) };
     // SAFETY: C's handle.
     control(|| unsafe { arg(dev) }?.device.pba_read(offset, data?))
 }
@@ -134,4 +129,16 @@ pub unsafe extern "C" fn msi_device_config_write(
 pub unsafe extern "C" fn msi_device_capability_size(dev: *const msi_device) -> usize {
     // SAFETY: C's handle.
     super::size(|| Ok(unsafe { arg(dev) }?.device.capability_size()))
+}
+
+/// Bytes of C's, all ones.
+///
+/// # Safety
+///
+/// As [`bytes_mut`].
+unsafe fn ones_mut<'a>(data: *mut c_void, len: usize) -> Result<&'a mut [u8]> {
+    // SAFETY: as promised to us.
+    let data = unsafe { bytes_mut(data, len) }?;
+    data.fill(0xFF);
+    Ok(data)
 }

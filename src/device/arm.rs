@@ -101,7 +101,7 @@ pub(super) fn flush(cache: &RouteCache, items: &[Item]) -> Result<()> {
         let changes: Vec<Change> = staged.iter().map(|staged| staged.change).collect();
         let mut again = Vec::new();
         if !changes.is_empty() {
-            let routes = cache.routes.apply(cache.backend(), &changes);
+            let routes = cache.routes.apply(cache.backend(), changes);
             for (staged, route) in staged.iter().zip(routes) {
                 match (staged.change, route) {
                     (Change::Own(..), Ok(_)) => again.push(staged.item.clone()),

@@ -3,6 +3,7 @@
 //!
 //! - [`gsi`]: which GSIs are free.
 //! - [`table`]: the table as believed and as staged.
+//! - [`line`]: changes of many threads, made with one write.
 //! - [`finder`]: from a message to its GSI without a lock, where messages are sent through routes.
 //! - This file: changes, made in one piece: stage, write, only then believe.
 //!
@@ -11,18 +12,20 @@
 
 mod finder;
 mod gsi;
+mod line;
 mod table;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvm_bindings::kvm_irq_routing_entry;
-use parking_lot::Mutex;
 
 use crate::backend::{Backend, Features};
 use crate::error::{Error, Result};
 use crate::message::{Message, NO_REQUESTER};
+use crate::sync::Mutex;
 use finder::Finder;
+use line::Line;
 use table::Table;
 
 /// Idle routes kept where messages do not go through routes. Each makes every write of the table
@@ -50,6 +53,8 @@ pub(crate) struct Routes {
     /// Held across the write of the table. Nothing is locked under it; a device's lock is never held
     /// when it is taken for a change.
     state: Mutex<State>,
+    /// Changes that wait for their turn.
+    line: Line<Vec<Change>, Vec<Result<u32>>>,
     /// Where messages are sent through routes.
     finder: Option<Finder>,
     requester_matters: bool,
@@ -87,6 +92,7 @@ impl Routes {
         let table = Table::new(first_gsi, limit);
         Routes {
             state: Mutex::new(State { table, untouched: true, fixed_given: false, closed: false }),
+            line: Line::new(),
             finder: (!direct).then(|| Finder::new(limit)),
             requester_matters: features.requester,
             writes: AtomicU64::new(0),
@@ -96,16 +102,22 @@ impl Routes {
         }
     }
 
-    /// Makes all changes with one write of the table; none if the kernel has all of it already. A change for
-    /// which there is no room fails alone (`ENOSPC`). A table that the kernel refuses is tried again in
-    /// halves, so that only the culprit fails; what fails is as before.
-    pub fn apply(&self, backend: &dyn Backend, changes: &[Change]) -> Vec<Result<u32>> {
-        let mut state = self.state.lock();
-        if state.closed {
-            return changes.iter().map(|_| Err(closed())).collect();
-        }
-        state.look_for_defaults(backend);
-        self.apply_together(&mut state, backend, changes)
+    /// Makes all changes with one write of the table, together with those that other threads want meanwhile; with none if the
+    /// kernel has all of it already. A change for which there is no room fails alone (`ENOSPC`). A table that the kernel refuses is
+    /// tried again in halves, so that only the culprit fails; what fails is as before.
+    pub fn apply(&self, backend: &dyn Backend, changes: Vec<Change>) -> Vec<Result<u32>> {
+        let results = self.line.bring(&self.state, changes, |state, batches| {
+            let all: Vec<Change> = batches.iter().copied().flatten().cloned().collect();
+            let results = if state.closed {
+                all.iter().map(|_| Err(closed())).collect()
+            } else {
+                state.look_for_defaults(backend);
+                self.apply_together(state, backend, &all)
+            };
+            let mut results = results.into_iter();
+            batches.iter().map(|batch| results.by_ref().take(batch.len()).collect()).collect()
+        });
+        results.unwrap_or_default()
     }
 
     fn apply_together(
@@ -165,7 +177,7 @@ impl Routes {
     /// Takes pins out of the table and gives their GSIs back. If the kernel refuses, they stay taken.
     pub fn disown_pins(&self, backend: &dyn Backend, gsis: Range<u32>) -> Result<()> {
         let changes: Vec<Change> = gsis.clone().map(|gsi| Change::Own(gsi, None)).collect();
-        for result in self.apply(backend, &changes) {
+        for result in self.apply(backend, changes) {
             result?;
         }
         self.state.lock().table.disown_pins(&gsis);

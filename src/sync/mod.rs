@@ -26,6 +26,8 @@
 
 #[cfg_attr(loom, path = "barrier_model.rs")]
 pub(crate) mod barrier;
+#[cfg(loom)]
+mod mutex_model;
 mod slot;
 #[cfg_attr(loom, path = "threads_model.rs")]
 mod threads;
@@ -34,6 +36,11 @@ mod threads;
 pub(crate) use loom::sync::atomic;
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic;
+
+#[cfg(loom)]
+pub(crate) use mutex_model::{Mutex, MutexGuard};
+#[cfg(not(loom))]
+pub(crate) use parking_lot::{Mutex, MutexGuard};
 
 use atomic::{fence, AtomicU32, Ordering};
 use std::marker::PhantomData;

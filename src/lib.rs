@@ -23,10 +23,12 @@
 //! | `sync` | the asymmetric reader/writer lock that deliveries read under |
 //! | [`message`], [`error`], [`stats`] | plain values |
 
+mod arm;
 pub mod backend;
 pub mod cache;
 #[cfg(feature = "capi")]
 pub mod capi;
+mod changed;
 pub mod device;
 pub mod error;
 mod eventfd;
@@ -37,6 +39,7 @@ mod routes;
 mod snapshot;
 pub mod stats;
 mod sync;
+mod transaction;
 mod vector;
 
 pub use cache::{Config, RouteCache};

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::eventfd;
 use crate::helpers;
 use crate::message::Message;
+use crate::routes::PinnedRoute;
 
 /// How an eventfd is kept from interrupting while the guest has its vector masked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,13 +33,6 @@ pub enum Masking {
 const UNBOUND_BY_ONE: usize = 32;
 /// Threads that unbind at once: their waits in the kernel overlap, and more do not make it faster.
 const UNBINDERS: usize = 8;
-
-/// A route that this vector has pinned.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PinnedRoute {
-    pub gsi: u32,
-    pub message: Message,
-}
 
 /// Whose descriptor it is.
 enum File {

@@ -36,7 +36,7 @@ const MAX_IDLE: usize = 64;
 const MIN_DYNAMIC: usize = 4;
 
 /// What is wanted of the table. The result of each is the GSI; of the first two one that the caller has pinned.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// A route for this message.
     Pin(Message),
@@ -45,6 +45,13 @@ pub(crate) enum Change {
     Retarget(u32, Message),
     /// This GSI, which the caller owns, is to carry this message, or none.
     Own(u32, Option<Message>),
+}
+
+/// A route that somebody has pinned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PinnedRoute {
+    pub gsi: u32,
+    pub message: Message,
 }
 
 /// A VM's routes.
@@ -150,7 +157,7 @@ impl Routes {
                 let (first, second) = again.split_at(again.len() / 2);
                 for half in [first, second] {
                     let part: Vec<Change> =
-                        half.iter().filter_map(|&at| changes.get(at).copied()).collect();
+                        half.iter().filter_map(|&at| changes.get(at).cloned()).collect();
                     let part = self.apply_together(state, backend, &part);
                     half.iter().zip(part).for_each(|(&at, result)| put(at, result));
                 }

@@ -21,6 +21,12 @@ pub(crate) fn defer(cache: &Arc<RouteCache>, items: &[Item]) -> bool {
     .unwrap_or(false)
 }
 
+/// Whether this thread is in a transaction.
+#[cfg(feature = "capi")]
+pub(crate) fn is_open(cache: &Arc<RouteCache>) -> bool {
+    with_open(|open| open.iter().any(|open| Arc::ptr_eq(&open.cache, cache))).unwrap_or(false)
+}
+
 /// If this thread is in a transaction, its commit will tell this.
 pub(crate) fn defer_telling(
     cache: &Arc<RouteCache>,
@@ -139,5 +145,6 @@ pub(crate) fn arm_or_take_back(cache: &RouteCache, items: &[Item]) -> Result<()>
     if let Err(e) = arm::flush(cache, &taken_back) {
         log::error!("a failed commit cannot be undone: {e}");
     }
+    taken_back.iter().for_each(|item| item.owner.keep(item.index));
     armed
 }

@@ -26,6 +26,7 @@ use crate::message::{Message, NO_REQUESTER};
 use crate::sync::Mutex;
 use finder::Finder;
 use line::Line;
+pub(crate) use table::is_same;
 use table::Table;
 
 /// Idle routes kept where messages do not go through routes. Each makes every write of the table
@@ -45,6 +46,8 @@ pub(crate) enum Change {
     Retarget(u32, Message),
     /// This GSI, which the caller owns, is to carry this message, or none.
     Own(u32, Option<Message>),
+    /// This GSI, which the VMM numbers itself, is to have these entries.
+    Explicit(u32, Vec<kvm_irq_routing_entry>),
 }
 
 /// A route that somebody has pinned.
@@ -187,8 +190,43 @@ impl Routes {
         for result in self.apply(backend, changes) {
             result?;
         }
-        self.state.lock().table.disown_pins(&gsis);
+        let mut state = self.state.lock();
+        gsis.for_each(|gsi| state.table.give_gsi_back(gsi));
         Ok(())
+    }
+
+    /// Takes a GSI for the VMM to number: this one, or the lowest that is free.
+    ///
+    /// Errors: `EINVAL` (beyond the table), `EBUSY` (somebody else's), `ENOSPC`.
+    pub fn take_gsi(&self, backend: &dyn Backend, wanted: Option<u32>) -> Result<u32> {
+        let mut state = self.state.lock();
+        state.look_for_defaults(backend);
+        if wanted.is_none() && state.table.is_out_of_gsis() {
+            // An idle route makes way, with one write.
+            self.evict(&mut state.table);
+            self.write(&mut state, backend).map_err(|(refusal, _)| refusal)?;
+        }
+        state.table.take_gsi(wanted)
+    }
+
+    /// Gives such a GSI back; it is not in the table any more.
+    pub fn give_gsi_back(&self, gsi: u32) {
+        self.state.lock().table.give_gsi_back(gsi);
+        self.chances.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether such a GSI's entries in the kernel's table are these.
+    pub fn explicit_is(&self, gsi: u32, entries: &[kvm_irq_routing_entry]) -> bool {
+        let state = self.state.lock();
+        let now = state.table.explicit(gsi);
+        now.len() == entries.len() && now.iter().zip(entries).all(|(a, b)| is_same(a, b))
+    }
+
+    /// Whether the VMM's fixed routes, or the kernel's own, have this entry.
+    pub fn fixed_has(&self, backend: &dyn Backend, entry: &kvm_irq_routing_entry) -> bool {
+        let mut state = self.state.lock();
+        state.look_for_defaults(backend);
+        state.table.fixed_has(entry)
     }
 
     /// What a pin's GSI carries now, in the kernel's table.
@@ -327,6 +365,12 @@ impl Routes {
                     None => table.remove(gsi),
                 }
                 Ok(gsi)
+            }
+            Change::Explicit(gsi, ref entries) => {
+                match table.stage_explicit(gsi, entries.clone()) {
+                    true => Ok(gsi),
+                    false => Err(no_room()),
+                }
             }
         }
     }

@@ -261,7 +261,7 @@ impl Table {
             return Ok(gsi);
         };
         if gsi as usize >= self.limit {
-            return Err(Error::invalid("the GSI is beyond the kernel's table"));
+            return Err(beyond());
         }
         if !self.gsis.take(gsi) {
             let what = "the GSI is in use: a fixed route's (the kernel's own pins are, until \
@@ -321,6 +321,9 @@ impl Table {
 
     /// Takes these GSIs for pins; all or none.
     pub fn own_pins(&mut self, gsis: Range<u32>) -> Result<()> {
+        if gsis.end as usize > self.limit {
+            return Err(beyond());
+        }
         for gsi in gsis.clone() {
             if let Err(e) = self.take_gsi(Some(gsi)) {
                 (gsis.start..gsi).for_each(|gsi| self.give_gsi_back(gsi));
@@ -399,6 +402,10 @@ fn msi_entry(gsi: u32, message: &Message) -> kvm_irq_routing_entry {
         entry.u.msi.__bindgen_anon_1.devid = message.requester;
     }
     entry
+}
+
+fn beyond() -> Error {
+    Error::invalid("the GSI is beyond the kernel's table")
 }
 
 fn no_gsi() -> Error {

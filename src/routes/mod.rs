@@ -4,6 +4,7 @@
 //! - [`gsi`]: which GSIs are free.
 //! - [`table`]: the table as believed and as staged.
 //! - [`line`]: changes of many threads, made with one write.
+//! - [`sizing`]: how many routes to keep, where messages are sent through them.
 //! - [`finder`]: from a message to its GSI without a lock, where messages are sent through routes.
 //! - This file: changes, made in one piece: stage, write, only then believe.
 //!
@@ -13,6 +14,7 @@
 mod finder;
 mod gsi;
 mod line;
+mod sizing;
 mod table;
 
 use std::ops::Range;
@@ -26,6 +28,7 @@ use crate::message::{Message, NO_REQUESTER};
 use crate::sync::Mutex;
 use finder::Finder;
 use line::Line;
+use sizing::{Situation, Sizing};
 pub(crate) use table::is_same;
 use table::Table;
 
@@ -77,6 +80,8 @@ pub(crate) struct Routes {
 #[derive(Debug)]
 struct State {
     table: Table,
+    /// Where messages are sent through routes.
+    sizing: Option<Sizing>,
     /// The table has never been written: the kernel's own defaults are in force.
     untouched: bool,
     /// The VMM said what its fixed routes are.
@@ -101,7 +106,13 @@ impl Routes {
         let limit = features.max_routes;
         let table = Table::new(first_gsi, limit);
         Routes {
-            state: Mutex::new(State { table, untouched: true, fixed_given: false, closed: false }),
+            state: Mutex::new(State {
+                table,
+                sizing: (!direct).then(Sizing::new),
+                untouched: true,
+                fixed_given: false,
+                closed: false,
+            }),
             line: Line::new(),
             finder: (!direct).then(|| Finder::new(limit)),
             requester_matters: features.requester,
@@ -137,7 +148,7 @@ impl Routes {
         changes: &[Change],
     ) -> Vec<Result<u32>> {
         let mut results: Vec<Result<u32>> =
-            changes.iter().map(|change| self.stage(&mut state.table, change)).collect();
+            changes.iter().map(|change| self.stage(state, change)).collect();
         let Err((refusal, taken_back)) = self.write(state, backend) else {
             return results;
         };
@@ -203,7 +214,7 @@ impl Routes {
         state.look_for_defaults(backend);
         if wanted.is_none() && state.table.is_out_of_gsis() {
             // An idle route makes way, with one write.
-            self.evict(&mut state.table);
+            self.evict(&mut state, 1);
             self.write(&mut state, backend).map_err(|(refusal, _)| refusal)?;
         }
         state.table.take_gsi(wanted)
@@ -317,8 +328,28 @@ impl Routes {
                 Ok(())
             }
             None => {
-                self.add(&mut state.table, message)?;
+                self.size_up(&mut state, &message);
+                self.add(&mut state, message)?;
                 self.write(&mut state, backend).map_err(|(refusal, _)| refusal)
+            }
+        }
+    }
+
+    /// A message missed: perhaps there should be more routes, or fewer. What comes back is staged.
+    fn size_up(&self, state: &mut State, missed: &Message) {
+        let (Some(sizing), Some(finder)) = (&mut state.sizing, &self.finder) else { return };
+        if !sizing.missed(missed) {
+            return;
+        }
+        let table = &mut state.table;
+        let now = Situation {
+            others: table.others(),
+            room: table.unpinned_room().saturating_sub(1),
+            uses: table.take_uses(|gsi| finder.uses(gsi)),
+        };
+        for message in sizing.look(now) {
+            if table.find(&message).is_none() {
+                table.add(message);
             }
         }
     }
@@ -337,11 +368,12 @@ impl Routes {
 
     // ---- staging -------------------------------------------------------------------------------
 
-    fn stage(&self, table: &mut Table, change: &Change) -> Result<u32> {
+    fn stage(&self, state: &mut State, change: &Change) -> Result<u32> {
         match *change {
-            Change::Pin(message) => self.stage_pin(table, self.key(&message)),
+            Change::Pin(message) => self.stage_pin(state, self.key(&message)),
             Change::Retarget(gsi, message) => {
                 let message = self.key(&message);
+                let table = &mut state.table;
                 let only_user = table.get(gsi).is_some_and(|route| route.pins == 1);
                 match table.find(&message) {
                     Some(found) if found == gsi => Ok(gsi),
@@ -350,11 +382,12 @@ impl Routes {
                         table.replace(gsi, message);
                         Ok(gsi)
                     }
-                    _ => self.stage_pin(table, message),
+                    _ => self.stage_pin(state, message),
                 }
             }
             Change::Own(gsi, message) => {
                 let message = message.map(|message| self.key(&message));
+                let table = &mut state.table;
                 if table.get(gsi).map(|route| route.message) == message {
                     return Ok(gsi);
                 }
@@ -367,7 +400,7 @@ impl Routes {
                 Ok(gsi)
             }
             Change::Explicit(gsi, ref entries) => {
-                match table.stage_explicit(gsi, entries.clone()) {
+                match state.table.stage_explicit(gsi, entries.clone()) {
                     true => Ok(gsi),
                     false => Err(no_room()),
                 }
@@ -375,7 +408,8 @@ impl Routes {
         }
     }
 
-    fn stage_pin(&self, table: &mut Table, message: Message) -> Result<u32> {
+    fn stage_pin(&self, state: &mut State, message: Message) -> Result<u32> {
+        let table = &state.table;
         let found = table.find(&message);
         let newly_pinned = found.and_then(|gsi| table.get(gsi)).is_none_or(|route| route.pins == 0);
         if self.finder.is_some() && newly_pinned && table.unpinned_room() <= MIN_DYNAMIC {
@@ -383,34 +417,46 @@ impl Routes {
         }
         let gsi = match found {
             Some(gsi) => gsi,
-            None => self.add(table, message)?,
+            None => self.add(state, message)?,
         };
-        table.pin(gsi);
+        state.table.pin(gsi);
         Ok(gsi)
     }
 
     /// A new route: on a free GSI, or an idle route's.
-    fn add(&self, table: &mut Table, message: Message) -> Result<u32> {
-        if self.finder.is_none() && table.idle() >= MAX_IDLE {
-            self.evict(table);
+    fn add(&self, state: &mut State, message: Message) -> Result<u32> {
+        if state.table.idle() >= state.idle_limit() {
+            self.evict(state, 1);
         }
-        if let Some(gsi) = table.add(message) {
+        if let Some(gsi) = state.table.add(message) {
             return Ok(gsi);
         }
-        if !self.evict(table) {
+        if !self.evict(state, 1) {
             return Err(no_room());
         }
-        table.add(message).ok_or_else(no_room)
+        state.table.add(message).ok_or_else(no_room)
     }
 
-    fn evict(&self, table: &mut Table) -> bool {
+    /// Throws idle routes out, up to so many; senders are waited for once. Whether any was.
+    fn evict(&self, state: &mut State, n: usize) -> bool {
         let was_used = |gsi| self.finder.as_ref().is_some_and(|finder| finder.take_used(gsi));
-        let Some(victim) = table.victim(was_used) else {
+        let mut victims = Vec::new();
+        while victims.len() < n {
+            let Some(victim) = state.table.victim(was_used, &victims) else { break };
+            victims.push(victim);
+        }
+        if victims.is_empty() {
             return false;
-        };
-        self.retire(&[victim]);
-        table.remove(victim);
-        self.evictions.fetch_add(1, Ordering::Relaxed);
+        }
+        self.retire(&victims);
+        let limit = state.table.limit();
+        for gsi in victims {
+            if let (Some(sizing), Some(route)) = (&mut state.sizing, state.table.get(gsi)) {
+                sizing.evicted(route.message, limit);
+            }
+            state.table.remove(gsi);
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+        }
         true
     }
 
@@ -432,8 +478,9 @@ impl Routes {
             return Ok(());
         }
         // The write is paid for; what is idle beyond measure goes with it.
-        while self.finder.is_none() && state.table.idle() > MAX_IDLE && self.evict(&mut state.table)
-        {
+        let too_many = state.table.idle().saturating_sub(state.idle_limit());
+        if too_many > 0 {
+            self.evict(state, too_many);
         }
         self.write_now(state, backend).map_err(|refusal| (refusal, self.take_back(state)))
     }
@@ -472,6 +519,10 @@ impl Routes {
 }
 
 impl State {
+    fn idle_limit(&self) -> usize {
+        self.sizing.as_ref().map_or(MAX_IDLE, Sizing::target)
+    }
+
     /// Until the table is first written, the kernel's own entries are in force, and travel along with
     /// that first write.
     fn look_for_defaults(&mut self, backend: &dyn Backend) {

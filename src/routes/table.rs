@@ -25,6 +25,8 @@ pub(super) struct Route {
     pub live: bool,
     /// Used since the sweep last came by.
     pub used: bool,
+    /// As counted by the finder, when they were last looked at.
+    pub uses: u32,
     /// A pin's: it stays on its GSI and is nobody else's, so it is not found by its message.
     pub is_pin: bool,
 }
@@ -156,10 +158,10 @@ impl Table {
         true
     }
 
-    /// The next idle route that was not used since the sweep last came by: second chance, CLOCK. If all
+    /// The next idle route that was not used since the sweep last came by, and is none of `but`: second chance, CLOCK. If all
     /// are used faster than it goes round, one of them.
-    pub fn victim(&mut self, was_used: impl Fn(u32) -> bool) -> Option<u32> {
-        if self.idle == 0 {
+    pub fn victim(&mut self, was_used: impl Fn(u32) -> bool, but: &[u32]) -> Option<u32> {
+        if self.idle <= but.len() {
             return None;
         }
         let mut last_resort = None;
@@ -168,10 +170,9 @@ impl Table {
             self.hand = (self.hand + 1) % self.routes.len().max(1);
             let gsi = u32::try_from(self.hand).ok()?;
             if let Some(Some(route)) = self.routes.get_mut(self.hand) {
-                let used = std::mem::take(&mut route.used) | was_used(gsi);
                 // One that is staged but not live is what this very change is about.
-                if route.pins == 0 && route.live {
-                    if !used {
+                if route.pins == 0 && route.live && !but.contains(&gsi) {
+                    if !(std::mem::take(&mut route.used) | was_used(gsi)) {
                         return Some(gsi);
                     }
                     last_resort = Some(gsi);
@@ -179,6 +180,25 @@ impl Table {
             }
         }
         last_resort
+    }
+
+    /// For each idle route, how often it was used since this was last asked; `uses` says how often in all.
+    pub fn take_uses(&mut self, uses: impl Fn(u32) -> u32) -> Vec<u32> {
+        let idle = (0..).zip(&mut self.routes).filter_map(|(gsi, route)| {
+            let route = route.as_mut().filter(|route| route.pins == 0)?;
+            let now = uses(gsi);
+            Some(now.wrapping_sub(std::mem::replace(&mut route.uses, now)))
+        });
+        idle.collect()
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Entries that are no idle routes.
+    pub fn others(&self) -> usize {
+        self.entry_count() - self.idle
     }
 
     fn stage(&mut self, gsi: u32, route: Option<Route>) {
@@ -388,7 +408,7 @@ impl Table {
 impl Route {
     /// Idle, and not in the kernel's table yet.
     fn new(message: Message) -> Self {
-        Route { message, pins: 0, live: false, used: true, is_pin: false }
+        Route { message, pins: 0, live: false, used: true, uses: 0, is_pin: false }
     }
 }
 

@@ -127,7 +127,8 @@ impl Routes {
     /// kernel has all of it already. A change for which there is no room fails alone (`ENOSPC`). A table that the kernel refuses is
     /// tried again in halves, so that only the culprit fails; what fails is as before.
     pub fn apply(&self, backend: &dyn Backend, changes: Vec<Change>) -> Vec<Result<u32>> {
-        let results = self.line.bring(&self.state, changes, |state, batches| {
+        let results = self.line.bring(changes, |batches| {
+            let state = &mut *self.state.lock();
             let all: Vec<Change> = batches.iter().copied().flatten().cloned().collect();
             let results = if state.closed {
                 all.iter().map(|_| Err(closed())).collect()

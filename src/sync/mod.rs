@@ -26,8 +26,8 @@
 
 #[cfg_attr(loom, path = "barrier_model.rs")]
 pub(crate) mod barrier;
-#[cfg(loom)]
-mod mutex_model;
+#[cfg_attr(loom, path = "mutex_model.rs")]
+mod mutex;
 mod slot;
 #[cfg_attr(loom, path = "threads_model.rs")]
 mod threads;
@@ -38,9 +38,11 @@ pub(crate) use loom::sync::atomic;
 pub(crate) use std::sync::atomic;
 
 #[cfg(loom)]
-pub(crate) use mutex_model::{Mutex, MutexGuard};
+pub(crate) use loom::thread::yield_now as thread_yield;
 #[cfg(not(loom))]
-pub(crate) use parking_lot::{Mutex, MutexGuard};
+pub(crate) use std::thread::yield_now as thread_yield;
+
+pub(crate) use mutex::{Condvar, Mutex};
 
 use atomic::{fence, AtomicU32, Ordering};
 use std::marker::PhantomData;

@@ -47,6 +47,8 @@ pub(crate) enum Change {
     /// The caller's pinned route is to carry another message. In place if nobody else uses either;
     /// else the result is another GSI, and both are pinned.
     Retarget(u32, Message),
+    /// A route for this message, for whoever sends through it; nobody pins it.
+    Provide(Message),
     /// This GSI, which the caller owns, is to carry this message, or none.
     Own(u32, Option<Message>),
     /// This GSI, which the VMM numbers itself, is to have these entries.
@@ -315,25 +317,10 @@ impl Routes {
 
     /// Sees to it that the message can be sent through a route. Not from inside a section.
     pub fn provide(&self, backend: &dyn Backend, message: &Message) -> Result<()> {
-        let message = self.key(message);
-        let mut state = self.state.lock();
-        if state.closed {
-            return Err(closed());
-        }
-        state.look_for_defaults(backend);
-        match state.table.find(&message) {
-            Some(gsi) => {
-                if let Some(finder) = &self.finder {
-                    finder.publish(gsi, &message);
-                }
-                Ok(())
-            }
-            None => {
-                self.size_up(&mut state, &message);
-                self.add(&mut state, message)?;
-                self.write(&mut state, backend).map_err(|(refusal, _)| refusal)
-            }
-        }
+        self.apply(backend, vec![Change::Provide(*message)])
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        Ok(())
     }
 
     /// A message missed: perhaps there should be more routes, or fewer. What comes back is staged.
@@ -385,6 +372,16 @@ impl Routes {
                     }
                     _ => self.stage_pin(state, message),
                 }
+            }
+            Change::Provide(message) => {
+                let message = self.key(&message);
+                if let Some(gsi) = state.table.find(&message) {
+                    // If it is only staged yet, it is published when it is written.
+                    self.publish(state, &[gsi]);
+                    return Ok(gsi);
+                }
+                self.size_up(state, &message);
+                self.add(state, message)
             }
             Change::Own(gsi, message) => {
                 let message = message.map(|message| self.key(&message));

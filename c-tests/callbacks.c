@@ -103,6 +103,12 @@ static int irqfd_that_calls_back(void *opaque, int fd, uint32_t gsi)
     return 0;
 }
 
+static int bind_that_calls_back(void *opaque, int fd, int resamplefd, uint32_t gsi)
+{
+    (void)resamplefd;
+    return irqfd_that_calls_back(opaque, fd, gsi);
+}
+
 static int accept_message(void *opaque, uint32_t requester, uint64_t address, uint32_t data)
 {
     (void)opaque, (void)requester, (void)address, (void)data;
@@ -118,7 +124,8 @@ static void control_calls_from_inside_the_other_callbacks_are_refused(enum host 
     (void)host;
     ops.signal = accept_message;
     ops.set_routes = table_that_calls_back;
-    ops.bind_irqfd = ops.unbind_irqfd = irqfd_that_calls_back;
+    ops.bind_irqfd = bind_that_calls_back;
+    ops.unbind_irqfd = irqfd_that_calls_back;
     config.ops = &ops;
     config.flags = rig_flags;
     device.kind = MSIROUTE_KIND_MSIX;

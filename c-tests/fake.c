@@ -149,11 +149,12 @@ static int fake_set_routes(void *opaque, const struct kvm_irq_routing_entry *ent
     return result;
 }
 
-static int fake_bind(void *opaque, int fd, uint32_t gsi)
+static int fake_bind(void *opaque, int fd, int resamplefd, uint32_t gsi)
 {
     struct fake *fake = opaque;
     pthread_mutex_lock(&fake->lock);
     int result = -fault_of(fake, FAKE_BIND);
+    (void)resamplefd;
     for (size_t i = 0; i < fake->bound && !result; i++)
         if (fake->irqfds[i].fd == fd)
             result = -EBUSY;

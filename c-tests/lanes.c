@@ -113,7 +113,13 @@ static int raise_gsi(void *opaque, uint32_t gsi)
     return judging_signal(opaque, MSIROUTE_NO_REQUESTER, entry.u.msi.address_lo, entry.u.msi.data);
 }
 
-static int take_irqfd(void *opaque, int fd, uint32_t gsi)
+static int take_irqfd(void *opaque, int fd, int resamplefd, uint32_t gsi)
+{
+    (void)opaque, (void)fd, (void)resamplefd, (void)gsi;
+    return 0;
+}
+
+static int leave_irqfd(void *opaque, int fd, uint32_t gsi)
 {
     (void)opaque, (void)fd, (void)gsi;
     return 0;
@@ -129,7 +135,8 @@ bool lanes_open(uint32_t kind, uint32_t flags, uint32_t max_routes)
     ops.signal = judging_signal;
     ops.set_routes = write_table;
     ops.raise_gsi = raise_gsi;
-    ops.bind_irqfd = ops.unbind_irqfd = take_irqfd;
+    ops.bind_irqfd = take_irqfd;
+    ops.unbind_irqfd = leave_irqfd;
     config.flags = flags | rig_flags;
     config.max_routes = max_routes;
     config.ops = &ops;

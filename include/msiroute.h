@@ -40,7 +40,7 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_NO_REQUESTER UINT32_MAX
 
 /**
- * No GSI, in msi_vector_info.
+ * Any GSI, for msi_route_cache_add_route(); no GSI, in msi_vector_info.
  */
 #define MSIROUTE_ANY_GSI UINT32_MAX
 
@@ -102,6 +102,11 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
  * MSIROUTE_X2APIC_IDS.
  */
 #define MSIROUTE_EXT_DEST_ID (1 << 1)
+
+/**
+ * Only irqfds use this route: it need not be in the kernel's table while there is none.
+ */
+#define MSIROUTE_ROUTE_IRQFD_ONLY (1 << 0)
 
 /**
  * Something failed that no caller can be told.
@@ -273,9 +278,10 @@ struct msi_route_cache_ops {
    */
   int (*set_routes)(void *opaque, const struct kvm_irq_routing_entry *entries, size_t n);
   /**
-   * From now on a signal of the eventfd raises the GSI (KVM_IRQFD).
+   * From now on a signal of the eventfd raises the GSI (KVM_IRQFD). `resamplefd` is -1, or the GSI is level-triggered: it
+   * stays raised until the guest ends the interrupt, and `resamplefd` is to be signalled then.
    */
-  int (*bind_irqfd)(void *opaque, int fd, uint32_t gsi);
+  int (*bind_irqfd)(void *opaque, int fd, int resamplefd, uint32_t gsi);
   /**
    * From now on the eventfd counts.
    */
@@ -535,11 +541,14 @@ int msi_route_cache_set_fixed(struct msi_route_cache *cache,
 int msi_route_cache_begin(struct msi_route_cache *cache);
 
 /**
- * Makes this thread's staged changes live, then calls `changed` once a device. Also tries again to serve vectors that could not be served; without a begin
- * that is all it does. [control]
+ * Makes this thread's staged changes live, explicit routes among them, then calls `changed` once a device. Without a begin it
+ * makes live the explicit routes that were staged without one. Also tries again to serve vectors that could not be
+ * served. [control]
  *
- * \return 0; the first error met of this thread's changes, without a begin of any: -ENOSPC (no route is free), what the kernel says. Vectors keep what was written to them; those
- *         that are not served say so in msi_vector_info(), count their events, and are tried again.
+ * \return 0; the first error met of this thread's changes, without a begin of any: -ENOSPC (no route is free), what the kernel
+ *         says (msi_route_cache_last_error() names the GSI that it refused). Explicit routes and their irqfds are then as they
+ *         were before begin, but for what was removed and unbound. Vectors keep what was written to them; those that are not
+ *         served say so in msi_vector_info(), count their events, and are tried again.
  */
 int msi_route_cache_commit(struct msi_route_cache *cache);
 
@@ -675,6 +684,66 @@ int msi_device_set_control(struct msi_device *dev,
  * MSIROUTE_ENABLED, MSIROUTE_FUNCTION_MASKED, MSIROUTE_BUS_MASTER; 0 for a bad handle. [fast]
  */
 uint32_t msi_device_state(const struct msi_device *dev);
+
+/**
+ * Adds a route under a GSI that the VMM gets to know: for a VMM that already thinks in GSIs, and for entries that are no
+ * messages (HV_SINT, Xen, pins). Staged until the commit, or until an irqfd is bound to it; then it is in the kernel's
+ * table for good. Several IRQCHIP entries may be on a GSI, and an identical one again is nothing. A message that is none
+ * (all zero, outside 0xFEExxxxx) keeps the GSI and is not in the table. [control]
+ *
+ * \param entry  in the kernel's form, all of it written; its `gsi` is not looked at.
+ * \param flags  MSIROUTE_ROUTE_...
+ * \param gsi    the GSI, or MSIROUTE_ANY_GSI for the lowest that is free: then it receives it.
+ * \return 0; -EINVAL (a GSI beyond the table, unknown flags); -EBUSY (a GSI in use; the kernel's own pins are until
+ *         msi_route_cache_set_fixed()); -ENOSPC (no GSI is free); -ENOTSUP (no table); -ESHUTDOWN.
+ */
+int msi_route_cache_add_route(struct msi_route_cache *cache,
+                              const struct kvm_irq_routing_entry *entry,
+                              uint32_t flags,
+                              uint32_t *gsi);
+
+/**
+ * Gives a GSI another entry, in place of all it had. Its irqfds stay bound, and send what it says from the commit on. [control]
+ *
+ * \return 0; -ENOENT (it was not added); -EINVAL; -ESHUTDOWN.
+ */
+int msi_route_cache_update_route(struct msi_route_cache *cache,
+                                 uint32_t gsi,
+                                 const struct kvm_irq_routing_entry *entry);
+
+/**
+ * Lets a GSI go. Its irqfds are unbound when this returns; its route leaves the kernel's table with the commit, and the GSI is
+ * free then. [control]
+ *
+ * \return 0; -ENOENT (it was not added); -EINVAL; -ESHUTDOWN; what the kernel says to an unbind (the GSI stays).
+ */
+int msi_route_cache_remove_route(struct msi_route_cache *cache,
+                                 uint32_t gsi);
+
+/**
+ * From now on a signal of the eventfd raises the GSI: one that was added, a fixed route's, or the kernel's own pin. Live when
+ * this returns, in a transaction with its commit. If the GSI's message is none, the eventfd counts until it is one. [control]
+ *
+ * \param fd          duplicated.
+ * \param resamplefd  duplicated; -1, or the GSI is level-triggered: it stays raised until the guest ends the interrupt, and this is
+ *                    signalled then.
+ * \return 0; -EBADF; -EINVAL (not an eventfd, a semaphore, a GSI beyond the table); -EBUSY (bound already); -EMFILE; -ENOTSUP;
+ *         -ESHUTDOWN; outside a transaction what the kernel says. On failure it is not bound.
+ */
+int msi_route_cache_bind_irqfd(struct msi_route_cache *cache,
+                               uint32_t gsi,
+                               int fd,
+                               int resamplefd);
+
+/**
+ * Lets an eventfd go. No interrupt comes by it once this returns. [control]
+ *
+ * \param fd  the number it was bound with, open or not.
+ * \return 0; -ENOENT (it is not bound to this GSI); -EINVAL; -ESHUTDOWN; what the kernel says (it is still bound).
+ */
+int msi_route_cache_unbind_irqfd(struct msi_route_cache *cache,
+                                 uint32_t gsi,
+                                 int fd);
 
 /**
  * A guest's read of the MSI-X table, of any offset and length: all ones where PCI defines nothing (it defines aligned

@@ -23,20 +23,25 @@
 //! | `sync` | the asymmetric reader/writer lock that deliveries read under |
 //! | [`message`], [`error`], [`stats`] | plain values |
 
+mod arm;
 pub mod backend;
 pub mod cache;
 #[cfg(feature = "capi")]
 pub mod capi;
+mod changed;
 pub mod device;
 pub mod error;
 mod eventfd;
+pub mod explicit;
 mod helpers;
+mod irqfd;
 pub mod message;
 mod registers;
 mod routes;
 mod snapshot;
 pub mod stats;
 mod sync;
+mod transaction;
 mod vector;
 
 pub use cache::{Config, RouteCache};

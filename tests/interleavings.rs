@@ -62,9 +62,14 @@ impl Backend for Doors {
         }
         self.model.set_routes(entries)
     }
-    fn bind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
+    fn bind_irqfd(
+        &self,
+        eventfd: BorrowedFd<'_>,
+        resample: Option<BorrowedFd<'_>>,
+        gsi: u32,
+    ) -> Result<()> {
         stop_at(&self.hold_bind, &self.in_bind);
-        self.model.bind_irqfd(eventfd, gsi)
+        self.model.bind_irqfd(eventfd, resample, gsi)
     }
     fn unbind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
         if self.refuse_unbind.load(Ordering::SeqCst) {
@@ -310,7 +315,7 @@ fn hot_routes_make_way_all_the_same() {
         fn set_routes(&self, _: &[kvm_irq_routing_entry]) -> Result<()> {
             Ok(())
         }
-        fn bind_irqfd(&self, _: BorrowedFd<'_>, _: u32) -> Result<()> {
+        fn bind_irqfd(&self, _: BorrowedFd<'_>, _: Option<BorrowedFd<'_>>, _: u32) -> Result<()> {
             Err(Error::new(libc::ENOTSUP, "bind"))
         }
         fn unbind_irqfd(&self, _: BorrowedFd<'_>, _: u32) -> Result<()> {

@@ -20,7 +20,7 @@ pub struct Functions {
     pub set_routes:
         Option<unsafe extern "C" fn(*mut c_void, *const kvm_irq_routing_entry, usize) -> c_int>,
     /// [`Backend::bind_irqfd`].
-    pub bind_irqfd: Option<unsafe extern "C" fn(*mut c_void, c_int, u32) -> c_int>,
+    pub bind_irqfd: Option<unsafe extern "C" fn(*mut c_void, c_int, c_int, u32) -> c_int>,
     /// [`Backend::unbind_irqfd`].
     pub unbind_irqfd: Option<unsafe extern "C" fn(*mut c_void, c_int, u32) -> c_int>,
     /// [`Backend::raise`].
@@ -50,7 +50,7 @@ impl Callbacks {
             direct: functions.signal.is_some(),
             routes: routes && functions.raise_gsi.is_some(),
             irqfd: routes && functions.bind_irqfd.is_some() && functions.unbind_irqfd.is_some(),
-            resample: false,
+            resample: routes,
             requester: false,
             max_routes,
         };
@@ -97,10 +97,18 @@ impl Backend for Callbacks {
         )
     }
 
-    fn bind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
+    fn bind_irqfd(
+        &self,
+        eventfd: BorrowedFd<'_>,
+        resample: Option<BorrowedFd<'_>>,
+        gsi: u32,
+    ) -> Result<()> {
         let bind = self.functions.bind_irqfd.ok_or_else(|| not_supported("bind_irqfd is NULL"))?;
+        let resample = resample.map_or(-1, |resample| resample.as_raw_fd());
         // SAFETY: as promised to `new`.
-        check(inside_host(|| unsafe { bind(self.opaque, eventfd.as_raw_fd(), gsi) }), "bind_irqfd")
+        let bound =
+            inside_host(|| unsafe { bind(self.opaque, eventfd.as_raw_fd(), resample, gsi) });
+        check(bound, "bind_irqfd")
     }
 
     fn unbind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {

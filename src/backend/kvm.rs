@@ -225,9 +225,19 @@ impl Backend for KvmBackend {
         self.vm.set_gsi_routing(&table).map_err(|e| failed(e, "KVM_SET_GSI_ROUTING"))
     }
 
-    fn bind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
-        with_eventfd(eventfd, |eventfd| self.vm.register_irqfd(eventfd, gsi))
-            .map_err(|e| failed(e, "KVM_IRQFD"))
+    fn bind_irqfd(
+        &self,
+        eventfd: BorrowedFd<'_>,
+        resample: Option<BorrowedFd<'_>>,
+        gsi: u32,
+    ) -> Result<()> {
+        let bound = with_eventfd(eventfd, |eventfd| match resample {
+            None => self.vm.register_irqfd(eventfd, gsi),
+            Some(resample) => with_eventfd(resample, |resample| {
+                self.vm.register_irqfd_with_resample(eventfd, resample, gsi)
+            }),
+        });
+        bound.map_err(|e| failed(e, "KVM_IRQFD"))
     }
 
     fn unbind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {

@@ -86,8 +86,14 @@ pub trait Backend: Send + Sync {
     /// Replaces the whole table (`KVM_SET_GSI_ROUTING`). On failure the old one stays in force.
     fn set_routes(&self, entries: &[kvm_irq_routing_entry]) -> Result<()>;
 
-    /// From now on a signal of the eventfd raises `gsi` (`KVM_IRQFD`).
-    fn bind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()>;
+    /// From now on a signal of the eventfd raises `gsi` (`KVM_IRQFD`). With `resample` the GSI is level-triggered: it
+    /// stays raised until the guest ends the interrupt, and `resample` is signalled then.
+    fn bind_irqfd(
+        &self,
+        eventfd: BorrowedFd<'_>,
+        resample: Option<BorrowedFd<'_>>,
+        gsi: u32,
+    ) -> Result<()>;
 
     /// After this returns, a signal of the eventfd stays in its counter.
     fn unbind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()>;
@@ -131,8 +137,13 @@ impl<B: Backend + ?Sized> Backend for std::sync::Arc<B> {
     fn set_routes(&self, entries: &[kvm_irq_routing_entry]) -> Result<()> {
         (**self).set_routes(entries)
     }
-    fn bind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
-        (**self).bind_irqfd(eventfd, gsi)
+    fn bind_irqfd(
+        &self,
+        eventfd: BorrowedFd<'_>,
+        resample: Option<BorrowedFd<'_>>,
+        gsi: u32,
+    ) -> Result<()> {
+        (**self).bind_irqfd(eventfd, resample, gsi)
     }
     fn unbind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
         (**self).unbind_irqfd(eventfd, gsi)

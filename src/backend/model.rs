@@ -295,7 +295,13 @@ impl Backend for Model {
         Ok(())
     }
 
-    fn bind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
+    /// Nobody ends an interrupt here, so nothing is ever resampled.
+    fn bind_irqfd(
+        &self,
+        eventfd: BorrowedFd<'_>,
+        _resample: Option<BorrowedFd<'_>>,
+        gsi: u32,
+    ) -> Result<()> {
         let refused = |errno| Error::new(errno, "KVM_IRQFD (model)");
         let identity = eventfd::inspect(eventfd)?.ok_or_else(|| refused(libc::EINVAL))?;
         let mut state = self.inner.state.write();

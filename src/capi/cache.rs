@@ -15,7 +15,9 @@ use crate::backend::kvm::KvmBackend;
 use crate::backend::model::{Irqchip, Model};
 use crate::backend::Host;
 use crate::error::{Error, Result};
+use crate::explicit::ExplicitRoutes;
 use crate::message::Addressing;
+use crate::transaction;
 use crate::{Config, RouteCache};
 
 /// With `ops` and nothing said: as many as KVM has.
@@ -56,7 +58,8 @@ pub unsafe extern "C" fn msi_route_cache_new(
                 helper_threads: is_on(MSIROUTE_CACHE_HELPER_THREADS),
             },
         )?;
-        let handle = Box::new(msi_route_cache { cache: made });
+        let explicit = ExplicitRoutes::new(&made);
+        let handle = Box::new(msi_route_cache { cache: made, explicit });
         // SAFETY: as above.
         unsafe { put(cache, Box::into_raw(handle)) }
     })
@@ -260,15 +263,22 @@ pub unsafe extern "C" fn msi_route_cache_begin(cache: *mut msi_route_cache) -> c
     })
 }
 
-/// Makes this thread's staged changes live, then calls `changed` once a device. Also tries again to serve vectors that could not be served; without a begin
-/// that is all it does. [control]
+/// Makes this thread's staged changes live, explicit routes among them, then calls `changed` once a device. Without a begin it
+/// makes live the explicit routes that were staged without one. Also tries again to serve vectors that could not be
+/// served. [control]
 ///
-/// \return 0; the first error met of this thread's changes, without a begin of any: -ENOSPC (no route is free), what the kernel says. Vectors keep what was written to them; those
-///         that are not served say so in msi_vector_info(), count their events, and are tried again.
+/// \return 0; the first error met of this thread's changes, without a begin of any: -ENOSPC (no route is free), what the kernel
+///         says (msi_route_cache_last_error() names the GSI that it refused). Explicit routes and their irqfds are then as they
+///         were before begin, but for what was removed and unbound. Vectors keep what was written to them; those that are not
+///         served say so in msi_vector_info(), count their events, and are tried again.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_commit(cache: *mut msi_route_cache) -> c_int {
-    // SAFETY: C's handle.
-    control(|| unsafe { arg(cache) }?.cache.commit())
+    control(|| {
+        // SAFETY: C's handle.
+        let msi_route_cache { cache, explicit } = unsafe { arg(cache) }?;
+        let staged = if transaction::is_open(cache) { Ok(()) } else { explicit.commit_staged() };
+        staged.and(cache.commit())
+    })
 }
 
 /// Pauses the VM's interrupts, to save or restore it. Once this returns nothing of the library's reaches the guest: what is

@@ -10,6 +10,7 @@
 mod cache;
 mod deliver;
 mod device;
+mod explicit;
 mod guest;
 mod log;
 mod state;
@@ -22,11 +23,13 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::explicit::ExplicitRoutes;
 use crate::{Device, RouteCache};
 
 /// A VM's routes; one a VM, several in a process.
 pub struct msi_route_cache {
     cache: Arc<RouteCache>,
+    explicit: Arc<ExplicitRoutes>,
 }
 
 /// The vectors of one PCI function, HPET, IOAPIC or the like: 1 to 2048.

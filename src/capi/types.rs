@@ -9,7 +9,7 @@ use super::{msi_device, Sized32};
 
 /// No requester: who sends a message does not matter.
 pub const MSIROUTE_NO_REQUESTER: u32 = u32::MAX;
-/// No GSI, in msi_vector_info.
+/// Any GSI, for msi_route_cache_add_route(); no GSI, in msi_vector_info.
 pub const MSIROUTE_ANY_GSI: u32 = u32::MAX;
 
 /// Do without KVM_SIGNAL_MSI even if there is one: messages go through routes (old hosts, tests).
@@ -51,8 +51,11 @@ pub struct msi_route_cache_ops {
             n: usize,
         ) -> c_int,
     >,
-    /// From now on a signal of the eventfd raises the GSI (KVM_IRQFD).
-    pub bind_irqfd: Option<unsafe extern "C" fn(opaque: *mut c_void, fd: c_int, gsi: u32) -> c_int>,
+    /// From now on a signal of the eventfd raises the GSI (KVM_IRQFD). `resamplefd` is -1, or the GSI is level-triggered: it
+    /// stays raised until the guest ends the interrupt, and `resamplefd` is to be signalled then.
+    pub bind_irqfd: Option<
+        unsafe extern "C" fn(opaque: *mut c_void, fd: c_int, resamplefd: c_int, gsi: u32) -> c_int,
+    >,
     /// From now on the eventfd counts.
     pub unbind_irqfd:
         Option<unsafe extern "C" fn(opaque: *mut c_void, fd: c_int, gsi: u32) -> c_int>,
@@ -96,6 +99,9 @@ pub const MSIROUTE_X2APIC_IDS: u32 = 1 << 0;
 /// The guest was offered KVM_FEATURE_MSI_EXT_DEST_ID: address bits 11:5 are destination bits 14:8. Needs
 /// MSIROUTE_X2APIC_IDS.
 pub const MSIROUTE_EXT_DEST_ID: u32 = 1 << 1;
+
+/// Only irqfds use this route: it need not be in the kernel's table while there is none.
+pub const MSIROUTE_ROUTE_IRQFD_ONLY: u32 = 1 << 0;
 
 /// Numbers that tell how a cache fares. Counters run from its making.
 #[repr(C)]

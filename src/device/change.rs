@@ -11,8 +11,9 @@ use std::ops::Range;
 
 use parking_lot::MutexGuard;
 
-use super::{closed, eventfds, Changed, Control, Device, Kind, VectorControl};
+use super::{closed, Changed, Control, Device, Kind, VectorControl};
 use crate::error::Result;
+use crate::irqfd;
 use crate::message::GuestMessage;
 use crate::registers::Registers;
 use crate::vector::{self, Vector};
@@ -178,7 +179,7 @@ impl Device {
         if to_unbind.is_empty() {
             return (false, Ok(()));
         }
-        let result = eventfds::unbind_all(&self.cache, &mut to_unbind);
+        let result = irqfd::unbind_all(&self.cache, &mut to_unbind);
         for eventfds in controls.iter_mut().filter_map(|control| control.eventfds.as_mut()) {
             eventfds.release_unused_route(&self.cache);
         }

@@ -8,14 +8,13 @@
 //! may go. An eventfd that is not bound counts, and its counter is its vector's pending bit; what it
 //! counted is taken over just before it is bound.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::atomic::Ordering;
+use std::os::fd::{BorrowedFd, RawFd};
 
-use crate::cache::{first_error, EventfdKey, RouteCache};
-use crate::error::{Error, Result};
-use crate::eventfd;
-use crate::helpers;
+use crate::cache::{first_error, RouteCache};
+use crate::error::Result;
+use crate::irqfd::Irqfd;
 use crate::message::Message;
+use crate::routes::PinnedRoute;
 
 /// How an eventfd is kept from interrupting while the guest has its vector masked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,35 +27,9 @@ pub enum Masking {
     AtSource,
 }
 
-/// Eventfds that are unbound by one thread: fewer are not worth a second.
-const UNBOUND_BY_ONE: usize = 32;
-/// Threads that unbind at once: their waits in the kernel overlap, and more do not make it faster.
-const UNBINDERS: usize = 8;
-
-/// A route that this vector has pinned.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct PinnedRoute {
-    pub gsi: u32,
-    pub message: Message,
-}
-
-/// Whose descriptor it is.
-enum File {
-    Duplicate(OwnedFd),
-    /// Stays open, and this file, until it is unbound: the VMM's promise.
-    Borrowed(RawFd),
-}
-
 pub(super) struct Eventfd {
-    file: File,
-    /// By which the VMM knows it.
-    number: RawFd,
-    key: EventfdKey,
+    irqfd: Irqfd,
     masking: Masking,
-    /// Why it could not be bound or unbound; 0 if it could.
-    errno: i32,
-    /// The GSI that it is an irqfd of.
-    bound: Option<u32>,
 }
 
 /// Exists while the vector has an eventfd, or if it is a pin.
@@ -71,16 +44,6 @@ pub(super) struct Eventfds {
     pub refusal: i32,
 }
 
-impl AsFd for Eventfd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.file {
-            File::Duplicate(fd) => fd.as_fd(),
-            // SAFETY: promised to stay open until unbound, and the list it is in is not read after that.
-            File::Borrowed(fd) => unsafe { BorrowedFd::borrow_raw(*fd) },
-        }
-    }
-}
-
 impl Eventfds {
     pub fn on_pin(gsi: u32) -> Self {
         Eventfds { pin: Some(gsi), ..Eventfds::default() }
@@ -93,7 +56,7 @@ impl Eventfds {
 
     /// Why it is not served; 0 if it is.
     pub fn errno(&self) -> i32 {
-        let of_eventfds = self.list.iter().map(|eventfd| eventfd.errno);
+        let of_eventfds = self.list.iter().map(|eventfd| eventfd.irqfd.errno);
         std::iter::once(self.refusal).chain(of_eventfds).find(|&errno| errno != 0).unwrap_or(0)
     }
 
@@ -110,29 +73,29 @@ impl Eventfds {
     pub fn all_send(&self, message: Option<Message>) -> bool {
         self.route.is_some_and(|route| {
             Some(route.message) == message
-                && self.list.iter().all(|eventfd| eventfd.bound == Some(route.gsi))
+                && self.list.iter().all(|eventfd| eventfd.irqfd.bound == Some(route.gsi))
         })
     }
 
     /// Whether this one is an irqfd now; `None` if it is not here.
     pub fn is_bound(&self, number: RawFd) -> Option<bool> {
-        let found = self.list.iter().find(|eventfd| eventfd.number == number);
-        found.map(|eventfd| eventfd.bound.is_some())
+        let found = self.list.iter().find(|eventfd| eventfd.irqfd.number == number);
+        found.map(|eventfd| eventfd.irqfd.bound.is_some())
     }
 
     pub fn is_bound_to(&self, gsi: u32) -> bool {
-        self.list.iter().any(|eventfd| eventfd.bound == Some(gsi))
+        self.list.iter().any(|eventfd| eventfd.irqfd.bound == Some(gsi))
     }
 
     /// Something is counted by an eventfd that the kernel does not read.
     pub fn has_counted(&self) -> bool {
-        self.unbound().any(|eventfd| eventfd::has_count(eventfd.as_fd()))
+        self.unbound().any(|eventfd| eventfd.irqfd.has_count())
     }
 
     /// Takes what eventfds that the kernel does not read have counted. Whether that was anything.
     pub fn take_counted(&self) -> bool {
         // Of every one, not only up to the first.
-        let counts = self.unbound().map(|eventfd| eventfd::take_count(eventfd.as_fd()));
+        let counts = self.unbound().map(|eventfd| eventfd.irqfd.take_count());
         counts.filter(|&count| count > 0).count() > 0
     }
 
@@ -144,31 +107,17 @@ impl Eventfds {
         masking: Masking,
         borrow: bool,
     ) -> Result<()> {
-        let number = fd.as_raw_fd();
-        let key = match eventfd::inspect(fd)? {
-            Some(identity) => EventfdKey::Identity(identity),
-            None => EventfdKey::Number(number),
-        };
-        let file = if borrow {
-            File::Borrowed(number)
-        } else {
-            File::Duplicate(fd.try_clone_to_owned().map_err(|e| {
-                let errno = e.raw_os_error().unwrap_or(libc::EMFILE);
-                Error::new(errno, "duplicating the eventfd")
-            })?)
-        };
-        if self.is_bound(number).is_some() || !cache.claim_eventfd(key) {
-            return Err(Error::new(libc::EBUSY, "the eventfd is bound to a vector already"));
-        }
+        let irqfd = Irqfd::take(cache, fd, None, borrow)?;
         // Nearly always there is one only.
         self.list.reserve_exact(1);
-        self.list.push(Eventfd { file, number, key, masking, errno: 0, bound: None });
+        self.list.push(Eventfd { irqfd, masking });
         Ok(())
     }
 
     /// Lets an eventfd go, or all. Those that the kernel would not let go stay.
     pub fn remove(&mut self, cache: &RouteCache, number: Option<RawFd>) -> Result<()> {
-        let is_meant = |eventfd: &Eventfd| number.is_none_or(|number| eventfd.number == number);
+        let is_meant =
+            |eventfd: &Eventfd| number.is_none_or(|number| eventfd.irqfd.number == number);
         let result = self.unbind_if(cache, |eventfd| is_meant(eventfd));
         self.forget_if(cache, is_meant);
         result
@@ -181,9 +130,9 @@ impl Eventfds {
 
     fn forget_if(&mut self, cache: &RouteCache, is_meant: impl Fn(&Eventfd) -> bool) {
         self.list.retain(|eventfd| {
-            let stays = !is_meant(eventfd) || eventfd.bound.is_some();
+            let stays = !is_meant(eventfd) || eventfd.irqfd.bound.is_some();
             if !stays {
-                cache.release_eventfd(eventfd.key);
+                eventfd.irqfd.release(cache);
             }
             stays
         });
@@ -197,21 +146,15 @@ impl Eventfds {
         let Some(route) = self.route else {
             return (false, Ok(()));
         };
-        let mut result = self.unbind_if(cache, |eventfd| eventfd.bound != Some(route.gsi));
+        let mut result = self.unbind_if(cache, |eventfd| eventfd.irqfd.bound != Some(route.gsi));
         let mut counted = false;
-        for eventfd in self.list.iter_mut().filter(|eventfd| eventfd.bound.is_none()) {
+        for eventfd in self.list.iter_mut().filter(|eventfd| eventfd.irqfd.bound.is_none()) {
             // Before it is bound: afterwards the counter no longer tells what was delivered.
-            let count = eventfd::take_count(eventfd.as_fd());
-            let bound = cache.backend().bind_irqfd(eventfd.as_fd(), route.gsi);
-            eventfd.errno = bound.as_ref().map_or_else(Error::errno, |()| 0);
-            match bound {
-                Ok(()) => {
-                    eventfd.bound = Some(route.gsi);
-                    counted |= count > 0;
-                    cache.irqfd_binds.fetch_add(1, Ordering::Relaxed);
-                }
+            let count = eventfd.irqfd.take_count();
+            match eventfd.irqfd.bind(cache, route.gsi) {
+                Ok(()) => counted |= count > 0,
                 Err(e) => {
-                    eventfd::put_back(eventfd.as_fd(), count);
+                    eventfd.irqfd.put_back(count);
                     result = result.and(Err(e));
                 }
             }
@@ -228,10 +171,11 @@ impl Eventfds {
     }
 
     /// Those that the kernel reads; `may_stay`: but for those that their source keeps silent.
-    pub fn bound_ones(&mut self, may_stay: bool) -> impl Iterator<Item = &mut Eventfd> {
-        self.list.iter_mut().filter(move |eventfd| {
-            eventfd.bound.is_some() && !(may_stay && eventfd.masking == Masking::AtSource)
-        })
+    pub fn bound_ones(&mut self, may_stay: bool) -> impl Iterator<Item = &mut Irqfd> {
+        let is_meant = move |eventfd: &&mut Eventfd| {
+            eventfd.irqfd.bound.is_some() && !(may_stay && eventfd.masking == Masking::AtSource)
+        };
+        self.list.iter_mut().filter(is_meant).map(|eventfd| &mut eventfd.irqfd)
     }
 
     /// Gives up a pin that the vector does not hold by `route`, unless an irqfd still stands on it:
@@ -250,11 +194,11 @@ impl Eventfds {
 
     fn unbind_if(&mut self, cache: &RouteCache, is_meant: impl Fn(&Eventfd) -> bool) -> Result<()> {
         let meant = self.list.iter_mut().filter(|eventfd| is_meant(eventfd));
-        first_error(meant.map(|eventfd| eventfd.unbind(cache)))
+        first_error(meant.map(|eventfd| eventfd.irqfd.unbind(cache)))
     }
 
     fn unbound(&self) -> impl Iterator<Item = &Eventfd> {
-        self.list.iter().filter(|eventfd| eventfd.bound.is_none())
+        self.list.iter().filter(|eventfd| eventfd.irqfd.bound.is_none())
     }
 
     pub fn release_unused_route(&mut self, cache: &RouteCache) {
@@ -265,33 +209,5 @@ impl Eventfds {
             self.route = None;
             cache.routes.unpin(unused.gsi);
         }
-    }
-}
-
-impl Eventfd {
-    fn unbind(&mut self, cache: &RouteCache) -> Result<()> {
-        let Some(gsi) = self.bound else { return Ok(()) };
-        let unbound = cache.backend().unbind_irqfd(self.as_fd(), gsi);
-        self.errno = unbound.as_ref().map_or_else(Error::errno, |()| 0);
-        if unbound.is_ok() {
-            self.bound = None;
-            cache.irqfd_unbinds.fetch_add(1, Ordering::Relaxed);
-        }
-        unbound
-    }
-}
-
-/// From now on they count; at once, by helper threads, where the cache may start some. Those that the kernel refuses
-/// to let go stay bound. Their routes are the caller's to release.
-pub(super) fn unbind_all(cache: &RouteCache, eventfds: &mut [&mut Eventfd]) -> Result<()> {
-    let threads = if cache.may_start_helpers() { UNBINDERS } else { 1 };
-    helpers::share_out(eventfds, threads, UNBOUND_BY_ONE, |eventfd| {
-        // The result is in its errno.
-        let _ = eventfd.unbind(cache);
-    });
-    let refused = eventfds.iter().map(|eventfd| eventfd.errno).find(|&errno| errno != 0);
-    match refused {
-        Some(errno) => Err(Error::new(errno, "unbinding an eventfd")),
-        None => Ok(()),
     }
 }

@@ -9,7 +9,7 @@
 //! - [`state`]: save and load, import and export.
 //! - [`notice`]: telling the VMM what changed.
 //! - [`eventfds`]: a vector's eventfds and the route they stand on.
-//! - [`arm`]: giving eventfds to the kernel, many at once; transactions.
+//! - [`arming`]: which route a vector wants, and its eventfds bound to it.
 //! - This file: the device, and how it is served.
 //!
 //! # Locks
@@ -20,7 +20,7 @@
 //! a pin: that may wait for somebody else's write), and the cache's innermost one. Deliveries take none of
 //! them: see `vector`.
 
-mod arm;
+mod arming;
 mod change;
 mod deliver;
 mod eventfds;
@@ -35,21 +35,23 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::arm::{self, Item};
 use crate::backend::Reception;
 use crate::cache::{first_error, refuse_reentry, Member, RouteCache};
 use crate::error::{Error, Result};
 use crate::message::{GuestMessage, NO_REQUESTER};
 use crate::registers::{msi, msix, Registers};
+use crate::transaction;
 use crate::vector::{Gate, Vector};
-use arm::Item;
 use change::{GateChange, Next};
 use eventfds::Eventfds;
 use notice::Listener;
 
+pub use crate::changed::Changed;
 pub use crate::registers::msi::MsiForm;
 pub use crate::registers::{Capability, Place};
 pub use eventfds::Masking;
-pub use notice::{Changed, OnChange};
+pub use notice::OnChange;
 pub use state::{Raw, RawMut};
 
 /// Vectors a device may have (PCI 3.0, 6.8.2.3: the table size field has 11 bits).
@@ -368,7 +370,7 @@ impl Device {
 
     fn serve_those(&self, indices: Range<u32>) -> Result<()> {
         let items = self.items(indices.clone());
-        if arm::defer(&self.cache, &items) {
+        if transaction::defer(&self.cache, &items) {
             // Vectors with eventfds send what is pending at the commit, together with what those have
             // counted by then: once.
             let waits = |index: &u32| items.binary_search_by_key(index, |item| item.index).is_ok();
@@ -388,7 +390,7 @@ impl Device {
         let has_eventfds = |index: &u32| {
             control.vectors.get(*index as usize).is_some_and(|it| it.eventfds.is_some())
         };
-        let item = |index| Item { device: device.clone(), index };
+        let item = |index| Item { owner: device.clone(), index };
         indices.filter(has_eventfds).map(item).collect()
     }
 }

@@ -2,47 +2,12 @@
 //! Telling the VMM what changed: once a control call, after the change is live, with no lock held.
 
 use std::cell::RefCell;
-use std::ops::Range;
 
 use parking_lot::RwLock;
 
-use super::{arm, Device};
-
-/// What a control call changed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Changed {
-    /// The capability was enabled or disabled.
-    pub enable: bool,
-    /// Vectors became live, or are so no more, or have another message and are live.
-    vectors: Option<(u32, u32)>,
-}
-
-impl Changed {
-    pub(super) fn enable(enable: bool) -> Self {
-        Changed { enable, vectors: None }
-    }
-
-    /// The first to the last vector that changed; of those between, some may be as before.
-    pub fn vectors(&self) -> Option<Range<u32>> {
-        self.vectors.map(|(first, last)| first..last + 1)
-    }
-
-    pub(super) fn add_vector(&mut self, index: u32) {
-        self.add(Changed { enable: false, vectors: Some((index, index)) });
-    }
-
-    pub(super) fn add(&mut self, other: Changed) {
-        self.enable |= other.enable;
-        self.vectors = match (self.vectors, other.vectors) {
-            (Some((first, last)), Some((from, to))) => Some((first.min(from), last.max(to))),
-            (one, other) => one.or(other),
-        };
-    }
-
-    fn is_nothing(&self) -> bool {
-        *self == Changed::default()
-    }
-}
+use super::Device;
+use crate::changed::Changed;
+use crate::transaction;
 
 /// A function of the VMM's. It may call anything of the library's.
 pub type OnChange = Box<dyn Fn(&Changed) + Send + Sync>;
@@ -109,12 +74,12 @@ impl Device {
             return;
         }
         let me = self.me.upgrade();
-        if !me.is_some_and(|device| arm::defer_telling(&device, changed)) {
-            self.tell_now(changed);
+        if !me.is_some_and(|device| transaction::defer_telling(&self.cache, device, changed)) {
+            self.tell_unless_paused(changed);
         }
     }
 
-    pub(super) fn tell_now(&self, changed: Changed) {
+    pub(super) fn tell_unless_paused(&self, changed: Changed) {
         let Some(listener) = &self.listener else { return };
         if !listener.tell(&changed, || self.is_paused()) {
             self.control.lock().untold.add(changed);

@@ -20,8 +20,10 @@ use crate::sync::{self, Readers};
 #[derive(Debug)]
 struct Cell {
     live: AtomicBool,
-    /// Sent through since the sweep last came by.
-    used: AtomicBool,
+    /// How often it was sent through, about: senders at the same time may count as one.
+    uses: AtomicU32,
+    /// Of these, how many the sweep has seen.
+    seen: AtomicU32,
     data: AtomicU32,
     address: AtomicU64,
     requester: AtomicU32,
@@ -42,7 +44,8 @@ impl Finder {
     pub fn new(limit: u32) -> Self {
         let cell = |_| Cell {
             live: AtomicBool::new(false),
-            used: AtomicBool::new(false),
+            uses: AtomicU32::new(0),
+            seen: AtomicU32::new(0),
             data: AtomicU32::new(0),
             address: AtomicU64::new(0),
             requester: AtomicU32::new(0),
@@ -78,9 +81,7 @@ impl Finder {
             // Retired before we were counted.
             return None;
         }
-        if !cell.used.load(Ordering::Relaxed) {
-            cell.used.store(true, Ordering::Relaxed);
-        }
+        cell.uses.store(cell.uses.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         let result = raise(gsi);
         drop(counted);
         Some(result)
@@ -97,7 +98,8 @@ impl Finder {
             cell.address.store(message.address, Ordering::Relaxed);
             cell.data.store(message.data, Ordering::Relaxed);
             cell.requester.store(message.requester, Ordering::Relaxed);
-            cell.used.store(true, Ordering::Relaxed);
+            cell.uses.store(0, Ordering::Relaxed);
+            cell.seen.store(u32::MAX, Ordering::Relaxed);
             cell.live.store(true, Ordering::Release);
         }
         // The second place, if the first is another live route's.
@@ -123,8 +125,14 @@ impl Finder {
     pub fn take_used(&self, gsi: u32) -> bool {
         let cell = self.cells.get(gsi as usize);
         cell.is_some_and(|cell| {
-            cell.used.load(Ordering::Relaxed) && cell.used.swap(false, Ordering::Relaxed)
+            let uses = cell.uses.load(Ordering::Relaxed);
+            cell.seen.swap(uses, Ordering::Relaxed) != uses
         })
+    }
+
+    /// How often it was sent through since it was published.
+    pub fn uses(&self, gsi: u32) -> u32 {
+        self.cells.get(gsi as usize).map_or(0, |cell| cell.uses.load(Ordering::Relaxed))
     }
 
     /// The two places in the index where a message may be found.

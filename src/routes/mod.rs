@@ -3,6 +3,8 @@
 //!
 //! - [`gsi`]: which GSIs are free.
 //! - [`table`]: the table as believed and as staged.
+//! - [`line`]: changes of many threads, made with one write.
+//! - [`sizing`]: how many routes to keep, where messages are sent through them.
 //! - [`finder`]: from a message to its GSI without a lock, where messages are sent through routes.
 //! - This file: changes, made in one piece: stage, write, only then believe.
 //!
@@ -11,18 +13,23 @@
 
 mod finder;
 mod gsi;
+mod line;
+mod sizing;
 mod table;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kvm_bindings::kvm_irq_routing_entry;
-use parking_lot::Mutex;
 
 use crate::backend::{Backend, Features};
 use crate::error::{Error, Result};
 use crate::message::{Message, NO_REQUESTER};
+use crate::sync::Mutex;
 use finder::Finder;
+use line::Line;
+use sizing::{Situation, Sizing};
+pub(crate) use table::is_same;
 use table::Table;
 
 /// Idle routes kept where messages do not go through routes. Each makes every write of the table
@@ -33,15 +40,26 @@ const MAX_IDLE: usize = 64;
 const MIN_DYNAMIC: usize = 4;
 
 /// What is wanted of the table. The result of each is the GSI; of the first two one that the caller has pinned.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Change {
     /// A route for this message.
     Pin(Message),
     /// The caller's pinned route is to carry another message. In place if nobody else uses either;
     /// else the result is another GSI, and both are pinned.
     Retarget(u32, Message),
+    /// A route for this message, for whoever sends through it; nobody pins it.
+    Provide(Message),
     /// This GSI, which the caller owns, is to carry this message, or none.
     Own(u32, Option<Message>),
+    /// This GSI, which the VMM numbers itself, is to have these entries.
+    Explicit(u32, Vec<kvm_irq_routing_entry>),
+}
+
+/// A route that somebody has pinned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PinnedRoute {
+    pub gsi: u32,
+    pub message: Message,
 }
 
 /// A VM's routes.
@@ -50,6 +68,8 @@ pub(crate) struct Routes {
     /// Held across the write of the table. Nothing is locked under it; a device's lock is never held
     /// when it is taken for a change.
     state: Mutex<State>,
+    /// Changes that wait for their turn.
+    line: Line<Vec<Change>, Vec<Result<u32>>>,
     /// Where messages are sent through routes.
     finder: Option<Finder>,
     requester_matters: bool,
@@ -62,6 +82,8 @@ pub(crate) struct Routes {
 #[derive(Debug)]
 struct State {
     table: Table,
+    /// Where messages are sent through routes.
+    sizing: Option<Sizing>,
     /// The table has never been written: the kernel's own defaults are in force.
     untouched: bool,
     /// The VMM said what its fixed routes are.
@@ -86,7 +108,14 @@ impl Routes {
         let limit = features.max_routes;
         let table = Table::new(first_gsi, limit);
         Routes {
-            state: Mutex::new(State { table, untouched: true, fixed_given: false, closed: false }),
+            state: Mutex::new(State {
+                table,
+                sizing: (!direct).then(Sizing::new),
+                untouched: true,
+                fixed_given: false,
+                closed: false,
+            }),
+            line: Line::new(),
             finder: (!direct).then(|| Finder::new(limit)),
             requester_matters: features.requester,
             writes: AtomicU64::new(0),
@@ -96,16 +125,23 @@ impl Routes {
         }
     }
 
-    /// Makes all changes with one write of the table; none if the kernel has all of it already. A change for
-    /// which there is no room fails alone (`ENOSPC`). A table that the kernel refuses is tried again in
-    /// halves, so that only the culprit fails; what fails is as before.
-    pub fn apply(&self, backend: &dyn Backend, changes: &[Change]) -> Vec<Result<u32>> {
-        let mut state = self.state.lock();
-        if state.closed {
-            return changes.iter().map(|_| Err(closed())).collect();
-        }
-        state.look_for_defaults(backend);
-        self.apply_together(&mut state, backend, changes)
+    /// Makes all changes with one write of the table, together with those that other threads want meanwhile; with none if the
+    /// kernel has all of it already. A change for which there is no room fails alone (`ENOSPC`). A table that the kernel refuses is
+    /// tried again in halves, so that only the culprit fails; what fails is as before.
+    pub fn apply(&self, backend: &dyn Backend, changes: Vec<Change>) -> Vec<Result<u32>> {
+        let results = self.line.bring(changes, |batches| {
+            let state = &mut *self.state.lock();
+            let all: Vec<Change> = batches.iter().copied().flatten().cloned().collect();
+            let results = if state.closed {
+                all.iter().map(|_| Err(closed())).collect()
+            } else {
+                state.look_for_defaults(backend);
+                self.apply_together(state, backend, &all)
+            };
+            let mut results = results.into_iter();
+            batches.iter().map(|batch| results.by_ref().take(batch.len()).collect()).collect()
+        });
+        results.unwrap_or_default()
     }
 
     fn apply_together(
@@ -115,7 +151,7 @@ impl Routes {
         changes: &[Change],
     ) -> Vec<Result<u32>> {
         let mut results: Vec<Result<u32>> =
-            changes.iter().map(|change| self.stage(&mut state.table, change)).collect();
+            changes.iter().map(|change| self.stage(state, change)).collect();
         let Err((refusal, taken_back)) = self.write(state, backend) else {
             return results;
         };
@@ -138,7 +174,7 @@ impl Routes {
                 let (first, second) = again.split_at(again.len() / 2);
                 for half in [first, second] {
                     let part: Vec<Change> =
-                        half.iter().filter_map(|&at| changes.get(at).copied()).collect();
+                        half.iter().filter_map(|&at| changes.get(at).cloned()).collect();
                     let part = self.apply_together(state, backend, &part);
                     half.iter().zip(part).for_each(|(&at, result)| put(at, result));
                 }
@@ -165,11 +201,46 @@ impl Routes {
     /// Takes pins out of the table and gives their GSIs back. If the kernel refuses, they stay taken.
     pub fn disown_pins(&self, backend: &dyn Backend, gsis: Range<u32>) -> Result<()> {
         let changes: Vec<Change> = gsis.clone().map(|gsi| Change::Own(gsi, None)).collect();
-        for result in self.apply(backend, &changes) {
+        for result in self.apply(backend, changes) {
             result?;
         }
-        self.state.lock().table.disown_pins(&gsis);
+        let mut state = self.state.lock();
+        gsis.for_each(|gsi| state.table.give_gsi_back(gsi));
         Ok(())
+    }
+
+    /// Takes a GSI for the VMM to number: this one, or the lowest that is free.
+    ///
+    /// Errors: `EINVAL` (beyond the table), `EBUSY` (somebody else's), `ENOSPC`.
+    pub fn take_gsi(&self, backend: &dyn Backend, wanted: Option<u32>) -> Result<u32> {
+        let mut state = self.state.lock();
+        state.look_for_defaults(backend);
+        if wanted.is_none() && state.table.is_out_of_gsis() {
+            // An idle route makes way, with one write.
+            self.evict(&mut state, 1);
+            self.write(&mut state, backend).map_err(|(refusal, _)| refusal)?;
+        }
+        state.table.take_gsi(wanted)
+    }
+
+    /// Gives such a GSI back; it is not in the table any more.
+    pub fn give_gsi_back(&self, gsi: u32) {
+        self.state.lock().table.give_gsi_back(gsi);
+        self.chances.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether such a GSI's entries in the kernel's table are these.
+    pub fn explicit_is(&self, gsi: u32, entries: &[kvm_irq_routing_entry]) -> bool {
+        let state = self.state.lock();
+        let now = state.table.explicit(gsi);
+        now.len() == entries.len() && now.iter().zip(entries).all(|(a, b)| is_same(a, b))
+    }
+
+    /// Whether the VMM's fixed routes, or the kernel's own, have this entry.
+    pub fn fixed_has(&self, backend: &dyn Backend, entry: &kvm_irq_routing_entry) -> bool {
+        let mut state = self.state.lock();
+        state.look_for_defaults(backend);
+        state.table.fixed_has(entry)
     }
 
     /// What a pin's GSI carries now, in the kernel's table.
@@ -246,22 +317,27 @@ impl Routes {
 
     /// Sees to it that the message can be sent through a route. Not from inside a section.
     pub fn provide(&self, backend: &dyn Backend, message: &Message) -> Result<()> {
-        let message = self.key(message);
-        let mut state = self.state.lock();
-        if state.closed {
-            return Err(closed());
+        self.apply(backend, vec![Change::Provide(*message)])
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        Ok(())
+    }
+
+    /// A message missed: perhaps there should be more routes, or fewer. What comes back is staged.
+    fn size_up(&self, state: &mut State, missed: &Message) {
+        let (Some(sizing), Some(finder)) = (&mut state.sizing, &self.finder) else { return };
+        if !sizing.missed(missed) {
+            return;
         }
-        state.look_for_defaults(backend);
-        match state.table.find(&message) {
-            Some(gsi) => {
-                if let Some(finder) = &self.finder {
-                    finder.publish(gsi, &message);
-                }
-                Ok(())
-            }
-            None => {
-                self.add(&mut state.table, message)?;
-                self.write(&mut state, backend).map_err(|(refusal, _)| refusal)
+        let table = &mut state.table;
+        let now = Situation {
+            others: table.others(),
+            room: table.unpinned_room().saturating_sub(1),
+            uses: table.take_uses(|gsi| finder.uses(gsi)),
+        };
+        for message in sizing.look(now) {
+            if table.find(&message).is_none() {
+                table.add(message);
             }
         }
     }
@@ -280,11 +356,12 @@ impl Routes {
 
     // ---- staging -------------------------------------------------------------------------------
 
-    fn stage(&self, table: &mut Table, change: &Change) -> Result<u32> {
+    fn stage(&self, state: &mut State, change: &Change) -> Result<u32> {
         match *change {
-            Change::Pin(message) => self.stage_pin(table, self.key(&message)),
+            Change::Pin(message) => self.stage_pin(state, self.key(&message)),
             Change::Retarget(gsi, message) => {
                 let message = self.key(&message);
+                let table = &mut state.table;
                 let only_user = table.get(gsi).is_some_and(|route| route.pins == 1);
                 match table.find(&message) {
                     Some(found) if found == gsi => Ok(gsi),
@@ -293,11 +370,22 @@ impl Routes {
                         table.replace(gsi, message);
                         Ok(gsi)
                     }
-                    _ => self.stage_pin(table, message),
+                    _ => self.stage_pin(state, message),
                 }
+            }
+            Change::Provide(message) => {
+                let message = self.key(&message);
+                if let Some(gsi) = state.table.find(&message) {
+                    // If it is only staged yet, it is published when it is written.
+                    self.publish(state, &[gsi]);
+                    return Ok(gsi);
+                }
+                self.size_up(state, &message);
+                self.add(state, message)
             }
             Change::Own(gsi, message) => {
                 let message = message.map(|message| self.key(&message));
+                let table = &mut state.table;
                 if table.get(gsi).map(|route| route.message) == message {
                     return Ok(gsi);
                 }
@@ -309,10 +397,17 @@ impl Routes {
                 }
                 Ok(gsi)
             }
+            Change::Explicit(gsi, ref entries) => {
+                match state.table.stage_explicit(gsi, entries.clone()) {
+                    true => Ok(gsi),
+                    false => Err(no_room()),
+                }
+            }
         }
     }
 
-    fn stage_pin(&self, table: &mut Table, message: Message) -> Result<u32> {
+    fn stage_pin(&self, state: &mut State, message: Message) -> Result<u32> {
+        let table = &state.table;
         let found = table.find(&message);
         let newly_pinned = found.and_then(|gsi| table.get(gsi)).is_none_or(|route| route.pins == 0);
         if self.finder.is_some() && newly_pinned && table.unpinned_room() <= MIN_DYNAMIC {
@@ -320,34 +415,46 @@ impl Routes {
         }
         let gsi = match found {
             Some(gsi) => gsi,
-            None => self.add(table, message)?,
+            None => self.add(state, message)?,
         };
-        table.pin(gsi);
+        state.table.pin(gsi);
         Ok(gsi)
     }
 
     /// A new route: on a free GSI, or an idle route's.
-    fn add(&self, table: &mut Table, message: Message) -> Result<u32> {
-        if self.finder.is_none() && table.idle() >= MAX_IDLE {
-            self.evict(table);
+    fn add(&self, state: &mut State, message: Message) -> Result<u32> {
+        if state.table.idle() >= state.idle_limit() {
+            self.evict(state, 1);
         }
-        if let Some(gsi) = table.add(message) {
+        if let Some(gsi) = state.table.add(message) {
             return Ok(gsi);
         }
-        if !self.evict(table) {
+        if !self.evict(state, 1) {
             return Err(no_room());
         }
-        table.add(message).ok_or_else(no_room)
+        state.table.add(message).ok_or_else(no_room)
     }
 
-    fn evict(&self, table: &mut Table) -> bool {
+    /// Throws idle routes out, up to so many; senders are waited for once. Whether any was.
+    fn evict(&self, state: &mut State, n: usize) -> bool {
         let was_used = |gsi| self.finder.as_ref().is_some_and(|finder| finder.take_used(gsi));
-        let Some(victim) = table.victim(was_used) else {
+        let mut victims = Vec::new();
+        while victims.len() < n {
+            let Some(victim) = state.table.victim(was_used, &victims) else { break };
+            victims.push(victim);
+        }
+        if victims.is_empty() {
             return false;
-        };
-        self.retire(&[victim]);
-        table.remove(victim);
-        self.evictions.fetch_add(1, Ordering::Relaxed);
+        }
+        self.retire(&victims);
+        let limit = state.table.limit();
+        for gsi in victims {
+            if let (Some(sizing), Some(route)) = (&mut state.sizing, state.table.get(gsi)) {
+                sizing.evicted(route.message, limit);
+            }
+            state.table.remove(gsi);
+            self.evictions.fetch_add(1, Ordering::Relaxed);
+        }
         true
     }
 
@@ -369,8 +476,9 @@ impl Routes {
             return Ok(());
         }
         // The write is paid for; what is idle beyond measure goes with it.
-        while self.finder.is_none() && state.table.idle() > MAX_IDLE && self.evict(&mut state.table)
-        {
+        let too_many = state.table.idle().saturating_sub(state.idle_limit());
+        if too_many > 0 {
+            self.evict(state, too_many);
         }
         self.write_now(state, backend).map_err(|refusal| (refusal, self.take_back(state)))
     }
@@ -409,6 +517,10 @@ impl Routes {
 }
 
 impl State {
+    fn idle_limit(&self) -> usize {
+        self.sizing.as_ref().map_or(MAX_IDLE, Sizing::target)
+    }
+
     /// Until the table is first written, the kernel's own entries are in force, and travel along with
     /// that first write.
     fn look_for_defaults(&mut self, backend: &dyn Backend) {

@@ -4,7 +4,7 @@
 //! Changes are staged here, in an order that can be taken back; [`Table::entries`] is then what is
 //! written, and [`Table::believe`] or [`Table::take_back`] what is made of the kernel's answer.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
 use kvm_bindings::{
@@ -25,6 +25,8 @@ pub(super) struct Route {
     pub live: bool,
     /// Used since the sweep last came by.
     pub used: bool,
+    /// As counted by the finder, when they were last looked at.
+    pub uses: u32,
     /// A pin's: it stays on its GSI and is nobody else's, so it is not found by its message.
     pub is_pin: bool,
 }
@@ -32,35 +34,52 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) struct Table {
     fixed: Vec<kvm_irq_routing_entry>,
+    /// Under GSIs that the VMM numbers itself.
+    explicit: BTreeMap<u32, Vec<kvm_irq_routing_entry>>,
+    explicit_count: usize,
     /// By GSI.
     routes: Vec<Option<Route>>,
     by_message: HashMap<Message, u32>,
     gsis: GsiSet,
-    /// GSIs that pins own, in the table or not.
-    pins: Vec<Range<u32>>,
+    /// GSIs that pins and explicit routes own, in the table or not.
+    owned: BTreeSet<u32>,
     count: usize,
     idle: usize,
     limit: usize,
     /// Where the sweep for idle routes goes on.
     hand: usize,
     /// What each staged change replaced, oldest first.
-    staged: Vec<(u32, Option<Route>)>,
+    staged: Vec<(u32, Before)>,
+}
+
+/// What a staged change replaced.
+#[derive(Debug)]
+enum Before {
+    Route(Option<Route>),
+    Explicit(Vec<kvm_irq_routing_entry>),
 }
 
 impl Table {
     pub fn new(first_gsi: u32, limit: u32) -> Self {
         Table {
             fixed: Vec::new(),
+            explicit: BTreeMap::new(),
+            explicit_count: 0,
             routes: Vec::new(),
             by_message: HashMap::new(),
             gsis: GsiSet::new(first_gsi, limit),
-            pins: Vec::new(),
+            owned: BTreeSet::new(),
             count: 0,
             idle: 0,
             limit: limit as usize,
             hand: 0,
             staged: Vec::new(),
         }
+    }
+
+    /// Entries in the table, of whatever kind.
+    fn entry_count(&self) -> usize {
+        self.fixed.len() + self.explicit_count + self.count
     }
 
     pub fn count(&self) -> usize {
@@ -73,7 +92,7 @@ impl Table {
 
     /// Room for routes that nobody has pinned: what is free and what is idle.
     pub fn unpinned_room(&self) -> usize {
-        let entries = self.limit.saturating_sub(self.fixed.len() + self.count);
+        let entries = self.limit.saturating_sub(self.entry_count());
         entries.min(self.gsis.free() as usize) + self.idle
     }
 
@@ -111,7 +130,7 @@ impl Table {
 
     /// A new route on a free GSI, idle; `None` if neither a GSI nor an entry is free.
     pub fn add(&mut self, message: Message) -> Option<u32> {
-        if self.fixed.len() + self.count >= self.limit {
+        if self.entry_count() >= self.limit {
             return None;
         }
         let gsi = self.gsis.lowest_free()?;
@@ -132,17 +151,17 @@ impl Table {
 
     /// A pin's route; it is in use for good. False if there is no entry free.
     pub fn put_pin(&mut self, gsi: u32, message: Message) -> bool {
-        if self.get(gsi).is_none() && self.fixed.len() + self.count >= self.limit {
+        if self.get(gsi).is_none() && self.entry_count() >= self.limit {
             return false;
         }
         self.stage(gsi, Some(Route { pins: 1, is_pin: true, ..Route::new(message) }));
         true
     }
 
-    /// The next idle route that was not used since the sweep last came by: second chance, CLOCK. If all
+    /// The next idle route that was not used since the sweep last came by, and is none of `but`: second chance, CLOCK. If all
     /// are used faster than it goes round, one of them.
-    pub fn victim(&mut self, was_used: impl Fn(u32) -> bool) -> Option<u32> {
-        if self.idle == 0 {
+    pub fn victim(&mut self, was_used: impl Fn(u32) -> bool, but: &[u32]) -> Option<u32> {
+        if self.idle <= but.len() {
             return None;
         }
         let mut last_resort = None;
@@ -151,10 +170,9 @@ impl Table {
             self.hand = (self.hand + 1) % self.routes.len().max(1);
             let gsi = u32::try_from(self.hand).ok()?;
             if let Some(Some(route)) = self.routes.get_mut(self.hand) {
-                let used = std::mem::take(&mut route.used) | was_used(gsi);
                 // One that is staged but not live is what this very change is about.
-                if route.pins == 0 && route.live {
-                    if !used {
+                if route.pins == 0 && route.live && !but.contains(&gsi) {
+                    if !(std::mem::take(&mut route.used) | was_used(gsi)) {
                         return Some(gsi);
                     }
                     last_resort = Some(gsi);
@@ -164,9 +182,28 @@ impl Table {
         last_resort
     }
 
+    /// For each idle route, how often it was used since this was last asked; `uses` says how often in all.
+    pub fn take_uses(&mut self, uses: impl Fn(u32) -> u32) -> Vec<u32> {
+        let idle = (0..).zip(&mut self.routes).filter_map(|(gsi, route)| {
+            let route = route.as_mut().filter(|route| route.pins == 0)?;
+            let now = uses(gsi);
+            Some(now.wrapping_sub(std::mem::replace(&mut route.uses, now)))
+        });
+        idle.collect()
+    }
+
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Entries that are no idle routes.
+    pub fn others(&self) -> usize {
+        self.entry_count() - self.idle
+    }
+
     fn stage(&mut self, gsi: u32, route: Option<Route>) {
         let before = self.put(gsi, route);
-        self.staged.push((gsi, before));
+        self.staged.push((gsi, Before::Route(before)));
     }
 
     /// Keeps all that hangs on a route in step with it.
@@ -199,8 +236,9 @@ impl Table {
 
     /// The whole table as staged, in the kernel's form.
     pub fn entries(&self) -> Vec<kvm_irq_routing_entry> {
-        let mut entries = Vec::with_capacity(self.fixed.len() + self.count);
+        let mut entries = Vec::with_capacity(self.entry_count());
         entries.extend_from_slice(&self.fixed);
+        entries.extend(self.explicit.values().flatten());
         for (gsi, route) in (0u32..).zip(&self.routes) {
             entries.extend(route.as_ref().map(|route| msi_entry(gsi, &route.message)));
         }
@@ -222,49 +260,105 @@ impl Table {
     pub fn take_back(&mut self) -> Vec<u32> {
         let mut changed = Vec::with_capacity(self.staged.len());
         while let Some((gsi, before)) = self.staged.pop() {
-            self.put(gsi, before);
+            match before {
+                Before::Route(route) => _ = self.put(gsi, route),
+                Before::Explicit(entries) => _ = self.put_explicit(gsi, entries),
+            }
             changed.push(gsi);
         }
         changed
     }
 
-    // ---- pins ----------------------------------------------------------------------------------
+    // ---- GSIs that the VMM numbers itself ------------------------------------------------------
 
-    /// Takes these GSIs for pins.
-    pub fn own_pins(&mut self, gsis: Range<u32>) -> Result<()> {
-        if gsis.end as usize > self.limit {
-            return Err(Error::invalid("a pin's GSI is beyond the kernel's table"));
+    /// Takes a GSI out of those that are free: this one, or the lowest.
+    pub fn take_gsi(&mut self, wanted: Option<u32>) -> Result<u32> {
+        let Some(gsi) = wanted else {
+            let lowest = self.gsis.lowest_free();
+            let gsi = lowest.ok_or_else(no_gsi)?;
+            self.gsis.take(gsi);
+            self.owned.insert(gsi);
+            return Ok(gsi);
+        };
+        if gsi as usize >= self.limit {
+            return Err(beyond());
         }
-        for gsi in gsis.clone() {
-            if !self.gsis.take(gsi) {
-                (gsis.start..gsi).for_each(|gsi| self.gsis.give_back(gsi));
-                let what =
-                    "a pin's GSI is in use: the VMM's own, another pin's, or not below first_gsi";
-                return Err(Error::new(libc::EBUSY, what));
-            }
+        if !self.gsis.take(gsi) {
+            let what = "the GSI is in use: a fixed route's (the kernel's own pins are, until \
+                        msi_route_cache_set_fixed), a vector's, or a pin's";
+            return Err(Error::new(libc::EBUSY, what));
         }
-        self.pins.push(gsis);
-        Ok(())
+        self.owned.insert(gsi);
+        Ok(gsi)
     }
 
-    /// Gives them back; their routes are gone.
-    pub fn disown_pins(&mut self, gsis: &Range<u32>) {
-        if let Some(at) = self.pins.iter().position(|pins| pins == gsis) {
-            self.pins.swap_remove(at);
-            gsis.clone().for_each(|gsi| self.gsis.give_back(gsi));
+    /// Its route is gone.
+    pub fn give_gsi_back(&mut self, gsi: u32) {
+        self.owned.remove(&gsi);
+        self.gsis.give_back(gsi);
+    }
+
+    pub fn is_out_of_gsis(&self) -> bool {
+        self.gsis.free() == 0
+    }
+
+    pub fn explicit(&self, gsi: u32) -> &[kvm_irq_routing_entry] {
+        self.explicit.get(&gsi).map_or(&[], Vec::as_slice)
+    }
+
+    /// Whether the VMM's fixed entries, or the kernel's defaults, say this.
+    pub fn fixed_has(&self, entry: &kvm_irq_routing_entry) -> bool {
+        self.fixed.iter().any(|fixed| is_same(fixed, entry))
+    }
+
+    /// Other entries for a GSI; none take it out of the table. False if there is no room.
+    pub fn stage_explicit(&mut self, gsi: u32, entries: Vec<kvm_irq_routing_entry>) -> bool {
+        let before = self.explicit(gsi).len();
+        if self.entry_count() - before + entries.len() > self.limit {
+            return false;
         }
+        let before = self.put_explicit(gsi, entries);
+        self.staged.push((gsi, Before::Explicit(before)));
+        true
+    }
+
+    fn put_explicit(
+        &mut self,
+        gsi: u32,
+        entries: Vec<kvm_irq_routing_entry>,
+    ) -> Vec<kvm_irq_routing_entry> {
+        self.explicit_count += entries.len();
+        let before = match entries.is_empty() {
+            true => self.explicit.remove(&gsi),
+            false => self.explicit.insert(gsi, entries),
+        };
+        let before = before.unwrap_or_default();
+        self.explicit_count -= before.len();
+        before
+    }
+
+    // ---- pins ----------------------------------------------------------------------------------
+
+    /// Takes these GSIs for pins; all or none.
+    pub fn own_pins(&mut self, gsis: Range<u32>) -> Result<()> {
+        if gsis.end as usize > self.limit {
+            return Err(beyond());
+        }
+        for gsi in gsis.clone() {
+            if let Err(e) = self.take_gsi(Some(gsi)) {
+                (gsis.start..gsi).for_each(|gsi| self.give_gsi_back(gsi));
+                return Err(e);
+            }
+        }
+        Ok(())
     }
 
     // ---- the VMM's own entries -----------------------------------------------------------------
 
-    /// Whether these are the entries there are. (Of kinds not known here: no.)
+    /// Whether these are the entries there are.
     pub fn has_fixed(&self, entries: &[kvm_irq_routing_entry]) -> bool {
-        let same = |(a, b): (&kvm_irq_routing_entry, &kvm_irq_routing_entry)| {
-            let head = |entry: &kvm_irq_routing_entry| (entry.gsi, entry.type_, entry.flags);
-            head(a) == head(b)
-                && target(a).is_some_and(|target_of_a| Some(target_of_a) == target(b))
-        };
-        self.fixed.len() == entries.len() && self.fixed.iter().zip(entries).all(same)
+        self.fixed.len() == entries.len()
+            && self.fixed.iter().zip(entries).all(|(a, b)| is_same(a, b))
     }
 
     /// Replaces the VMM's own entries; the old ones come back. Idle routes make way by being removed
@@ -277,8 +371,9 @@ impl Table {
             if entry.gsi as usize >= self.limit {
                 return Err(Error::invalid("a fixed route's GSI is beyond the kernel's table"));
             }
-            if self.pins.iter().any(|pins| pins.contains(&entry.gsi)) {
-                return Err(Error::new(libc::EBUSY, "a fixed route's GSI is a pin's"));
+            if self.owned.contains(&entry.gsi) {
+                let what = "a fixed route's GSI is a pin's, or an explicit route's";
+                return Err(Error::new(libc::EBUSY, what));
             }
             match self.get(entry.gsi) {
                 Some(route) if route.pins > 0 => {
@@ -289,7 +384,7 @@ impl Table {
                 None => {}
             }
         }
-        if fixed.len() + self.count > self.limit {
+        if self.entry_count() - self.fixed.len() + fixed.len() > self.limit {
             return Err(Error::new(libc::ENOSPC, "more fixed routes than the table has room for"));
         }
         Ok(self.exchange_fixed(fixed))
@@ -313,7 +408,7 @@ impl Table {
 impl Route {
     /// Idle, and not in the kernel's table yet.
     fn new(message: Message) -> Self {
-        Route { message, pins: 0, live: false, used: true, is_pin: false }
+        Route { message, pins: 0, live: false, used: true, uses: 0, is_pin: false }
     }
 }
 
@@ -329,22 +424,31 @@ fn msi_entry(gsi: u32, message: &Message) -> kvm_irq_routing_entry {
     entry
 }
 
-/// Where an entry leads, if it is of a kind that is known here.
-fn target(entry: &kvm_irq_routing_entry) -> Option<[u32; 4]> {
+fn beyond() -> Error {
+    Error::invalid("the GSI is beyond the kernel's table")
+}
+
+fn no_gsi() -> Error {
+    Error::new(libc::ENOSPC, "no GSI is free")
+}
+
+/// Whether two entries say the same.
+pub(crate) fn is_same(a: &kvm_irq_routing_entry, b: &kvm_irq_routing_entry) -> bool {
+    let head = |entry: &kvm_irq_routing_entry| (entry.gsi, entry.type_, entry.flags);
+    head(a) == head(b) && target(a) == target(b)
+}
+
+/// Where an entry leads: as many words as its kind has, the others zero.
+fn target(entry: &kvm_irq_routing_entry) -> [u32; 8] {
+    // SAFETY: the union's largest member, which covers all of it; whoever made the entry wrote all of it.
+    let words = unsafe { entry.u.pad };
+    let [first, second, third, fourth, ..] = words;
     match entry.type_ {
-        KVM_IRQ_ROUTING_IRQCHIP => {
-            // SAFETY: the entry's type says that `irqchip` is the member in use.
-            let pin = unsafe { entry.u.irqchip };
-            Some([pin.irqchip, pin.pin, 0, 0])
-        }
+        KVM_IRQ_ROUTING_IRQCHIP => [first, second, 0, 0, 0, 0, 0, 0],
         KVM_IRQ_ROUTING_MSI => {
-            // SAFETY: the entry's type says that `msi` is the member in use.
-            let msi = unsafe { entry.u.msi };
-            // SAFETY: of two u32 with the same meaning; significant if the flags say so.
-            let devid = unsafe { msi.__bindgen_anon_1.devid };
-            let devid = if entry.flags & KVM_MSI_VALID_DEVID != 0 { devid } else { 0 };
-            Some([msi.address_lo, msi.address_hi, msi.data, devid])
+            let devid = if entry.flags & KVM_MSI_VALID_DEVID != 0 { fourth } else { 0 };
+            [first, second, third, devid, 0, 0, 0, 0]
         }
-        _ => None,
+        _ => words,
     }
 }

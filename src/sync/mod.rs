@@ -26,6 +26,8 @@
 
 #[cfg_attr(loom, path = "barrier_model.rs")]
 pub(crate) mod barrier;
+#[cfg_attr(loom, path = "mutex_model.rs")]
+mod mutex;
 mod slot;
 #[cfg_attr(loom, path = "threads_model.rs")]
 mod threads;
@@ -34,6 +36,13 @@ mod threads;
 pub(crate) use loom::sync::atomic;
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic;
+
+#[cfg(loom)]
+pub(crate) use loom::thread::yield_now as thread_yield;
+#[cfg(not(loom))]
+pub(crate) use std::thread::yield_now as thread_yield;
+
+pub(crate) use mutex::{Condvar, Mutex};
 
 use atomic::{fence, AtomicU32, Ordering};
 use std::marker::PhantomData;

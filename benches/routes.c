@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/* The kernel's table as a cache. Messages through routes, without KVM_SIGNAL_MSI, in working sets that fit and that do not,
+ * beside a stand-in for what QEMU did up to 8.1: routes are added one write each, and when none is free all go. And many threads
+ * that change live vectors of a full table at once. */
+#include <errno.h>
+#include <linux/kvm.h>
+#include <msiroute.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/resource.h>
+
+#include "bench.h"
+
+/* ---- messages ---- */
+
+#define MAX_MESSAGES 20000
+#define SENDS        200000     /* at most; a run ends earlier when its time is up */
+#define RUN_NS       1500000000ull
+#define SETTLE_NS    500000000ull
+
+/* Bits 31:16 of the data are ignored: all of them reach the one vCPU. */
+static uint32_t data_of(uint32_t message) { return (message / 200) << 16 | (32 + message % 200); }
+
+static uint32_t sequence[SENDS];
+
+static uint64_t random_state = 88172645463325252ull;
+static uint64_t random_bits(void)
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    return random_state ^= random_state << 17;
+}
+
+static void make_sequence(uint32_t messages, int zipf)
+{
+    static double sums[MAX_MESSAGES];
+    static uint32_t ranks[MAX_MESSAGES];
+    double sum = 0;
+    for (uint32_t i = 0; i < messages; i++) {
+        sums[i] = sum += zipf ? 1.0 / (i + 1) : 1.0;
+        ranks[i] = i;
+    }
+    for (uint32_t i = messages - 1; i > 0; i--) {       /* so that popularity has nothing to do with the number */
+        uint32_t j = (uint32_t)(random_bits() % (i + 1)), other = ranks[j];
+        ranks[j] = ranks[i];
+        ranks[i] = other;
+    }
+    for (uint32_t s = 0; s < SENDS; s++) {
+        double at = (double)(random_bits() >> 11) / 9007199254740992.0 * sum;
+        uint32_t low = 0, high = messages - 1;
+        while (low < high) {
+            uint32_t middle = (low + high) / 2;
+            if (sums[middle] < at)
+                low = middle + 1;
+            else
+                high = middle;
+        }
+        sequence[s] = ranks[low];
+    }
+}
+
+/* ---- a cache that is flushed when it is full ---- */
+
+#define FLUSHING_ROUTES 4058
+#define FIRST_GSI       24
+
+struct flushing {
+    int vm;
+    uint32_t gsi_of[MAX_MESSAGES];      /* 0: none. As fast as a look-up can be. */
+    struct kvm_irq_routing *table;
+    uint32_t fixed;
+};
+
+static void flushing_open(struct flushing *cache)
+{
+    memset(cache, 0, sizeof(*cache));
+    cache->vm = bench_vm();
+    cache->table = calloc(1, sizeof(*cache->table) + 4096 * sizeof(cache->table->entries[0]));
+    need(cache->table != NULL, "memory");
+    for (uint32_t gsi = 0; gsi < 24; gsi++)     /* the pins travel along */
+        cache->table->entries[cache->table->nr++] = (struct kvm_irq_routing_entry){
+            .gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP, .u.irqchip = { .irqchip = KVM_IRQCHIP_IOAPIC, .pin = gsi } };
+    cache->fixed = cache->table->nr;
+}
+
+static void flushing_send(struct flushing *cache, uint32_t message)
+{
+    struct kvm_irq_level line = { .level = 1 };
+    if (!cache->gsi_of[message]) {
+        if (cache->table->nr - cache->fixed == FLUSHING_ROUTES) {
+            cache->table->nr = cache->fixed;
+            memset(cache->gsi_of, 0, sizeof(cache->gsi_of));
+        }
+        uint32_t gsi = FIRST_GSI + cache->table->nr - cache->fixed;
+        cache->table->entries[cache->table->nr++] = (struct kvm_irq_routing_entry){
+            .gsi = gsi, .type = KVM_IRQ_ROUTING_MSI, .u.msi = { .address_lo = BENCH_ADDRESS, .data = data_of(message) } };
+        cache->gsi_of[message] = gsi;
+        need(ioctl(cache->vm, KVM_SET_GSI_ROUTING, cache->table) == 0, "KVM_SET_GSI_ROUTING");
+    }
+    line.irq = cache->gsi_of[message];
+    need(ioctl(cache->vm, KVM_IRQ_LINE, &line) == 0, "KVM_IRQ_LINE");
+}
+
+/* ---- runs ---- */
+
+static struct flushing flushing;
+static struct msi_route_cache *cache;
+
+static void send_flushing(uint32_t message) { flushing_send(&flushing, message); }
+static void send_msiroute(uint32_t message)
+{
+    need(msi_deliver_message(cache, MSIROUTE_NO_REQUESTER, BENCH_ADDRESS, data_of(message), 0) >= 0, "msi_deliver_message");
+}
+
+static void run_for(void (*send)(uint32_t), uint64_t ns, uint32_t *at, uint64_t *sends)
+{
+    uint64_t end = nanoseconds() + ns;
+    *sends = 0;
+    while (nanoseconds() < end) {
+        for (unsigned i = 0; i < 16; i++) {
+            send(sequence[*at]);
+            *at = (*at + 1) % SENDS;
+        }
+        *sends += 16;
+    }
+}
+
+/* Microseconds a send, once it has settled. */
+static double cost(void (*send)(uint32_t))
+{
+    uint32_t at = 0;
+    uint64_t sends, start;
+    run_for(send, SETTLE_NS, &at, &sends);
+    start = nanoseconds();
+    run_for(send, RUN_NS, &at, &sends);
+    return (double)(nanoseconds() - start) / 1e3 / (double)sends;
+}
+
+static void thrash(uint32_t messages, int zipf)
+{
+    struct msi_route_cache_config config = MSIROUTE_CACHE_CONFIG_INIT;
+    struct msi_route_cache_stats stats = MSIROUTE_STATS_INIT;
+    double theirs, ours;
+    make_sequence(messages, zipf);
+    flushing_open(&flushing);
+    config.vm_fd = bench_vm();
+    config.flags = MSIROUTE_CACHE_NO_DIRECT;
+    need(!msi_route_cache_new(&config, &cache), "cache");
+    theirs = cost(send_flushing);
+    ours = cost(send_msiroute);
+    need(!msi_route_cache_stats(cache, &stats), "stats");
+    printf("thrash_%u_%s_flushing_us=%.2f\n", messages, zipf ? "zipf" : "uniform", theirs);
+    printf("thrash_%u_%s_us=%.2f\n", messages, zipf ? "zipf" : "uniform", ours);
+    printf("thrash_%u_%s_times=%.1f\n", messages, zipf ? "zipf" : "uniform", theirs / ours);
+    printf("thrash_%u_%s_routes=%llu\n", messages, zipf ? "zipf" : "uniform", (unsigned long long)stats.routes);
+    msi_route_cache_free(cache);
+    free(flushing.table);
+}
+
+/* ---- many threads ---- */
+
+#define THREADS     8
+#define PER_THREAD  200
+#define TABLE       4000
+
+static struct msi_device *full;
+static pthread_barrier_t start_line;
+
+static void *retarget(void *argument)
+{
+    uint32_t first = (uint32_t)(uintptr_t)argument;
+    pthread_barrier_wait(&start_line);
+    for (uint32_t i = 0; i < PER_THREAD; i++)
+        need(!msi_vector_set(full, (first + i) % 2048, BENCH_ADDRESS, data_of(MAX_MESSAGES + first + i)), "set");
+    return NULL;
+}
+
+static void group_commit(void)
+{
+    struct msi_route_cache_config config = MSIROUTE_CACHE_CONFIG_INIT;
+    struct msi_route_cache_stats before = MSIROUTE_STATS_INIT, after = MSIROUTE_STATS_INIT;
+    struct msi_device_config device = MSIROUTE_DEVICE_CONFIG_INIT;
+    struct msi_device *other;
+    pthread_t threads[THREADS];
+    config.vm_fd = bench_vm();
+    device.vectors = 2048;
+    need(!msi_route_cache_new(&config, &cache), "cache");
+    need(!msi_device_new(cache, &device, &full), "device");
+    device.vectors = TABLE - 2048;
+    need(!msi_device_new(cache, &device, &other), "device");
+    need(!msi_route_cache_begin(cache), "begin");
+    for (uint32_t i = 0; i < TABLE; i++) {
+        struct msi_device *dev = i < 2048 ? full : other;
+        uint32_t index = i < 2048 ? i : i - 2048;
+        need(!msi_vector_set(dev, index, BENCH_ADDRESS, data_of(i)), "set");
+        need(!msi_vector_bind_eventfd(dev, index, eventfd(0, EFD_NONBLOCK), MSIROUTE_EVENTFD_BORROWED), "bind");
+    }
+    need(!msi_route_cache_commit(cache), "commit");
+    need(!msi_route_cache_stats(cache, &before), "stats");
+    pthread_barrier_init(&start_line, NULL, THREADS);
+    for (uintptr_t t = 0; t < THREADS; t++)
+        need(!pthread_create(&threads[t], NULL, retarget, (void *)(t * PER_THREAD)), "thread");
+    for (unsigned t = 0; t < THREADS; t++)
+        pthread_join(threads[t], NULL);
+    need(!msi_route_cache_stats(cache, &after), "stats");
+    printf("group_commit_changes=%u\n", THREADS * PER_THREAD);
+    printf("group_commit_table_writes=%llu\n", (unsigned long long)(after.table_writes - before.table_writes));
+    printf("group_commit_writes_a_change=%.3f\n", (double)(after.table_writes - before.table_writes) / (THREADS * PER_THREAD));
+    msi_device_free(full);
+    msi_device_free(other);
+    msi_route_cache_free(cache);
+}
+
+int main(void)
+{
+    struct rlimit limit;
+    if (!getrlimit(RLIMIT_NOFILE, &limit)) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    group_commit();
+    static const uint32_t sets[] = { 200, 1000, 4000, 5000, 20000 };
+    for (unsigned i = 0; i < sizeof(sets) / sizeof(sets[0]); i++)
+        for (int zipf = 0; zipf < 2; zipf++)
+            thrash(sets[i], zipf);
+    return 0;
+}

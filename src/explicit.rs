@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Explicit routes: for a VMM that numbers GSIs itself (QEMU's virqs), and for entries that are no messages.
+//!
+//! A GSI's entries are staged until a commit, or until an irqfd needs them; from then on they are always in the
+//! kernel's table, for the kernel itself may read them there (a split IOAPIC's pins), and the VMM raise them past
+//! us. What stops interrupts, unbinding and removing, is not staged: irqfds are gone when the call returns.
+//!
+//! An eventfd is an irqfd exactly while its GSI has a live entry. Of a GSI without one (its message is all zero, or
+//! none) it counts: a bound one would lose its events.
+
+use std::collections::BTreeMap;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::sync::{Arc, Weak};
+
+use kvm_bindings::{kvm_irq_routing_entry, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::arm::{self, Finish, Item, Owner, Stage, Staged};
+use crate::cache::{first_error, refuse_reentry, Member, RouteCache};
+use crate::error::{Error, Result};
+use crate::irqfd::{self, Irqfd};
+use crate::routes::{is_same, Change};
+use crate::transaction::{self, arm_or_take_back};
+
+/// A VM's explicit routes.
+pub struct ExplicitRoutes {
+    cache: Arc<RouteCache>,
+    me: Weak<ExplicitRoutes>,
+    /// As a device's `control`: irqfds are bound and unbound under it; the table's lock may be taken, but the table is
+    /// not written.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    gsis: BTreeMap<u32, Gsi>,
+    /// Staged outside of any transaction.
+    staged: Vec<u32>,
+    paused: bool,
+    gone: bool,
+}
+
+#[derive(Default)]
+struct Gsi {
+    /// Taken by a route of the VMM's; else it only has irqfds, on the kernel's own pin or a fixed route.
+    owned: bool,
+    /// The VMM let it go; it is free when its entries have left the table.
+    removed: bool,
+    entries: Vec<kvm_irq_routing_entry>,
+    /// Only irqfds use it: without one it need not be in the table.
+    irqfds_alone: bool,
+    irqfds: Vec<Irqfd>,
+    /// As it was when the last commit ended, if it was changed since.
+    before: Option<Before>,
+}
+
+struct Before {
+    owned: bool,
+    entries: Vec<kvm_irq_routing_entry>,
+    irqfds_alone: bool,
+    /// By number.
+    irqfds: Vec<RawFd>,
+}
+
+/// Not a message, so not to be sent: address 0 would reach APIC 0.
+fn is_live(entry: &kvm_irq_routing_entry) -> bool {
+    if entry.type_ != KVM_IRQ_ROUTING_MSI {
+        return true;
+    }
+    // SAFETY: the entry's type says that `msi` is the member in use.
+    let msi = unsafe { entry.u.msi };
+    match cfg!(any(target_arch = "x86_64", target_arch = "x86")) {
+        true => msi.address_lo >> 20 == 0xFEE,
+        false => (msi.address_lo, msi.address_hi, msi.data) != (0, 0, 0),
+    }
+}
+
+impl Gsi {
+    /// What is to be in the table.
+    fn wanted(&self) -> Vec<kvm_irq_routing_entry> {
+        if self.irqfds_alone && self.irqfds.is_empty() {
+            return Vec::new();
+        }
+        self.entries.iter().filter(|entry| is_live(entry)).copied().collect()
+    }
+
+    fn remember(&mut self) {
+        let now = || Before {
+            owned: self.owned && !self.removed,
+            entries: self.entries.clone(),
+            irqfds_alone: self.irqfds_alone,
+            irqfds: self.irqfds.iter().map(|irqfd| irqfd.number).collect(),
+        };
+        if self.before.is_none() {
+            self.before = Some(now());
+        }
+    }
+
+    /// Those meant are gone, but for what the kernel refuses to let go.
+    fn drop_irqfds(&mut self, cache: &RouteCache, is_meant: impl Fn(&Irqfd) -> bool) -> Result<()> {
+        let meant = self.irqfds.iter_mut().filter(|irqfd| is_meant(irqfd));
+        let result = first_error(meant.map(|irqfd| irqfd.unbind(cache)));
+        self.irqfds.retain(|irqfd| {
+            let stays = !is_meant(irqfd) || irqfd.bound.is_some();
+            if !stays {
+                irqfd.release(cache);
+            }
+            stays
+        });
+        result
+    }
+}
+
+impl ExplicitRoutes {
+    /// The VM's; one a cache.
+    pub fn new(cache: &Arc<RouteCache>) -> Arc<Self> {
+        let routes = Arc::new_cyclic(|me| ExplicitRoutes {
+            cache: cache.clone(),
+            me: me.clone(),
+            state: Mutex::default(),
+        });
+        cache.join(std::ptr::from_ref(&*routes).addr(), routes.clone());
+        routes
+    }
+
+    /// Adds an entry, on this GSI or the lowest that is free; `irqfds_alone`: only irqfds use it. Several IRQCHIP entries may be
+    /// on a GSI; one that is there already is nothing. (The entry's own `gsi` is not looked at.) Its GSI.
+    ///
+    /// Errors: `EINVAL` (beyond the table), `EBUSY` (the GSI is in use), `ENOSPC`, `ENOTSUP`, `ESHUTDOWN`.
+    pub fn add(
+        &self,
+        entry: kvm_irq_routing_entry,
+        wanted: Option<u32>,
+        irqfds_alone: bool,
+    ) -> Result<u32> {
+        if !self.cache.features().routes {
+            return Err(Error::new(libc::ENOTSUP, "there is no table of routes"));
+        }
+        let backend = self.cache.backend();
+        let mut state = self.lock()?;
+        if let Some(gsi) = wanted {
+            let entry = kvm_irq_routing_entry { gsi, ..entry };
+            if self.cache.routes.fixed_has(backend, &entry) {
+                return Ok(gsi);
+            }
+            if let Some(here) = state.gsis.get_mut(&gsi).filter(|here| here.owned) {
+                let is_pin = |entry: &kvm_irq_routing_entry| entry.type_ == KVM_IRQ_ROUTING_IRQCHIP;
+                if here.removed {
+                    here.remember();
+                    here.removed = false;
+                    here.entries.clear();
+                } else if here.entries.iter().any(|other| is_same(other, &entry)) {
+                    return Ok(gsi);
+                } else if is_pin(&entry) && here.entries.iter().all(is_pin) {
+                    here.remember();
+                } else {
+                    return Err(Error::new(libc::EBUSY, "the GSI has a route already"));
+                }
+                here.entries.push(entry);
+                here.irqfds_alone = irqfds_alone;
+                self.note(state, gsi);
+                return Ok(gsi);
+            }
+        }
+        let taken = self.cache.routes.take_gsi(backend, wanted);
+        let gsi = match taken {
+            Err(e) if e.errno() == libc::ENOSPC && !state.staged.is_empty() => {
+                // GSIs that were removed, and that no commit has freed yet.
+                drop(state);
+                self.commit_staged()?;
+                let gsi = self.cache.routes.take_gsi(backend, wanted)?;
+                state = self.lock()?;
+                gsi
+            }
+            taken => taken?,
+        };
+        let here = state.gsis.entry(gsi).or_default();
+        here.remember();
+        (here.owned, here.removed, here.irqfds_alone) = (true, false, irqfds_alone);
+        here.entries = vec![kvm_irq_routing_entry { gsi, ..entry }];
+        self.note(state, gsi);
+        Ok(gsi)
+    }
+
+    /// Gives a GSI another entry, in place of all it has; its irqfds stay.
+    ///
+    /// Errors: `ENOENT` (it has no route of the VMM's), `ESHUTDOWN`.
+    pub fn update(&self, gsi: u32, entry: kvm_irq_routing_entry) -> Result<()> {
+        let mut state = self.lock()?;
+        let here = owned(&mut state, gsi)?;
+        let entry = kvm_irq_routing_entry { gsi, ..entry };
+        if let [only] = here.entries.as_slice() {
+            if is_same(only, &entry) {
+                return Ok(());
+            }
+        }
+        here.remember();
+        here.entries = vec![entry];
+        self.note(state, gsi);
+        Ok(())
+    }
+
+    /// Lets a GSI go; its irqfds are unbound and let go when this returns.
+    ///
+    /// Errors: `ENOENT`, `ESHUTDOWN`; what the kernel says to an unbind (it stays then).
+    pub fn remove(&self, gsi: u32) -> Result<()> {
+        let mut state = self.lock()?;
+        let here = owned(&mut state, gsi)?;
+        here.remember();
+        here.drop_irqfds(&self.cache, |_| true)?;
+        here.entries.clear();
+        here.removed = true;
+        self.note(state, gsi);
+        Ok(())
+    }
+
+    /// From now on a signal of the eventfd raises the GSI, whoever's its route is; with `resample`, level-triggered.
+    ///
+    /// Errors: `EBADF`; `EINVAL` (no eventfd, a semaphore, a GSI beyond the table); `EBUSY`; `EMFILE`; `ENOTSUP`;
+    /// outside a transaction what the kernel says to the route and to the irqfd. It is not bound then.
+    pub fn bind(
+        &self,
+        gsi: u32,
+        fd: BorrowedFd<'_>,
+        resample: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
+        let features = self.cache.features();
+        if !features.irqfd || (resample.is_some() && !features.resample) {
+            return Err(Error::new(libc::ENOTSUP, "there are no such irqfds"));
+        }
+        if gsi >= features.max_routes {
+            return Err(Error::invalid("the GSI is beyond the kernel's table"));
+        }
+        let mut state = self.lock()?;
+        let irqfd = Irqfd::take(&self.cache, fd, resample, false)?;
+        let here = state.gsis.entry(gsi).or_default();
+        let was_staged = here.before.is_some();
+        here.remember();
+        here.irqfds.push(irqfd);
+        drop(state);
+        let item = self.item(gsi);
+        if transaction::defer(&self.cache, &item) {
+            return Ok(());
+        }
+        let armed = arm::arm(&self.cache, &item);
+        let mut state = self.lock()?;
+        if armed.is_ok() {
+            state.staged.retain(|&staged| staged != gsi);
+            drop(state);
+            self.keep(gsi);
+        } else if let Some(here) = state.gsis.get_mut(&gsi) {
+            here.drop_irqfds(&self.cache, |irqfd| irqfd.number == fd.as_raw_fd())?;
+            if !was_staged {
+                here.before = None;
+            }
+            self.forget_if_unused(&mut state, gsi);
+        }
+        armed
+    }
+
+    /// Lets an eventfd go, by the number it was bound with. No interrupt comes by it once this returns.
+    ///
+    /// Errors: `ENOENT`, `ESHUTDOWN`; what the kernel says (it is still bound then).
+    pub fn unbind(&self, gsi: u32, number: RawFd) -> Result<()> {
+        let mut state = self.lock()?;
+        let here = state.gsis.get_mut(&gsi);
+        let here = here.filter(|here| here.irqfds.iter().any(|irqfd| irqfd.number == number));
+        let here =
+            here.ok_or_else(|| Error::new(libc::ENOENT, "the eventfd is not bound to it"))?;
+        let result = here.drop_irqfds(&self.cache, |irqfd| irqfd.number == number);
+        self.forget_if_unused(&mut state, gsi);
+        result
+    }
+
+    /// Makes live what was staged outside of transactions; all of it, or none.
+    ///
+    /// Errors: what the kernel says to a route or an irqfd.
+    pub fn commit_staged(&self) -> Result<()> {
+        refuse_reentry()?;
+        let staged = std::mem::take(&mut self.state.lock().staged);
+        let items: Vec<Item> = staged.into_iter().flat_map(|gsi| self.item(gsi)).collect();
+        if items.is_empty() {
+            return Ok(());
+        }
+        arm_or_take_back(&self.cache, &items)
+    }
+
+    // ---- inside --------------------------------------------------------------------------------
+
+    fn lock(&self) -> Result<MutexGuard<'_, State>> {
+        refuse_reentry()?;
+        let state = self.state.lock();
+        if state.gone {
+            return Err(Error::new(libc::ESHUTDOWN, "the route cache is gone"));
+        }
+        Ok(state)
+    }
+
+    /// For [`transaction`] and [`arm`], which want many.
+    fn item(&self, gsi: u32) -> Vec<Item> {
+        let me = self.me.upgrade();
+        me.into_iter().map(|owner| Item { owner, index: gsi }).collect()
+    }
+
+    /// A GSI was changed: this thread's commit makes it live, or the next one that is none of a transaction's.
+    fn note(&self, mut state: MutexGuard<'_, State>, gsi: u32) {
+        if transaction::defer(&self.cache, &self.item(gsi)) {
+            return;
+        }
+        if !state.staged.contains(&gsi) {
+            state.staged.push(gsi);
+        }
+    }
+
+    fn forget_if_unused(&self, state: &mut State, gsi: u32) {
+        if state.gsis.get(&gsi).is_some_and(|here| !here.owned && here.irqfds.is_empty()) {
+            state.gsis.remove(&gsi);
+        }
+    }
+
+    /// Those that no commit is still to make live.
+    fn committed(&self) -> Vec<Item> {
+        let state = self.state.lock();
+        let settled = state.gsis.iter().filter(|(_, here)| here.before.is_none());
+        let gsis: Vec<u32> = settled.map(|(&gsi, _)| gsi).collect();
+        drop(state);
+        gsis.into_iter().flat_map(|gsi| self.item(gsi)).collect()
+    }
+}
+
+fn owned(state: &mut State, gsi: u32) -> Result<&mut Gsi> {
+    let here = state.gsis.get_mut(&gsi).filter(|here| here.owned && !here.removed);
+    here.ok_or_else(|| Error::new(libc::ENOENT, "the GSI has no route of the VMM's"))
+}
+
+impl Owner for ExplicitRoutes {
+    fn stage(&self, gsi: u32) -> Stage {
+        let mut state = self.state.lock();
+        let (paused, gone) = (state.paused, state.gone);
+        let Some(here) = state.gsis.get_mut(&gsi).filter(|_| !gone) else {
+            return Stage::Done(Ok(()));
+        };
+        let wanted = here.wanted();
+        if here.owned && !self.cache.routes.explicit_is(gsi, &wanted) {
+            if wanted.is_empty() {
+                let unbound = here.irqfds.iter_mut().map(|irqfd| irqfd.unbind(&self.cache));
+                if let Err(e) = first_error(unbound) {
+                    return Stage::Done(Err(e));
+                }
+            }
+            let change = Change::Explicit(gsi, wanted);
+            return Stage::Change(Staged { generation: 0, change, from: None });
+        }
+        if paused || (here.owned && wanted.is_empty()) {
+            return Stage::Done(Ok(()));
+        }
+        // What an eventfd has counted, the kernel takes when it is bound: the route is there.
+        let unbound = here.irqfds.iter_mut().filter(|irqfd| irqfd.bound.is_none());
+        Stage::Done(first_error(unbound.map(|irqfd| irqfd.bind(&self.cache, gsi))))
+    }
+
+    fn finish(&self, gsi: u32, _staged: &Staged, route: Result<u32>) -> Finish {
+        match route {
+            Ok(_) => Finish::Again,
+            Err(e) => Finish::Done(Err(Error::new(e.errno(), format!("route of GSI {gsi}")))),
+        }
+    }
+
+    fn hand_over(&self, _gsi: u32) -> Result<()> {
+        Ok(())
+    }
+
+    fn keep(&self, gsi: u32) {
+        let mut state = self.state.lock();
+        let Some(here) = state.gsis.get_mut(&gsi) else { return };
+        here.before = None;
+        if here.removed && self.cache.routes.explicit_is(gsi, &[]) {
+            (here.owned, here.removed) = (false, false);
+            self.cache.routes.give_gsi_back(gsi);
+        }
+        self.forget_if_unused(&mut state, gsi);
+    }
+
+    fn take_back(&self, gsi: u32) -> bool {
+        let mut state = self.state.lock();
+        let Some(here) = state.gsis.get_mut(&gsi) else { return false };
+        let Some(before) = here.before.take() else { return false };
+        let is_new = |irqfd: &Irqfd| !before.irqfds.contains(&irqfd.number);
+        if let Err(e) = here.drop_irqfds(&self.cache, is_new) {
+            log::error!("GSI {gsi}: {e}");
+        }
+        here.removed = here.owned && !before.owned;
+        (here.entries, here.irqfds_alone) = (before.entries, before.irqfds_alone);
+        true
+    }
+}
+
+impl Member for ExplicitRoutes {
+    fn shut_down(&self) {
+        let mut state = self.state.lock();
+        state.gone = true;
+        for (gsi, here) in &mut state.gsis {
+            if let Err(e) = here.drop_irqfds(&self.cache, |_| true) {
+                log::error!("GSI {gsi}: {e}");
+            }
+        }
+    }
+
+    /// The entries are the VMM's, in the kernel's form.
+    fn readdress(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn pause(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        state.paused = true;
+        let irqfds = state.gsis.values_mut().flat_map(|here| &mut here.irqfds);
+        irqfd::unbind_all(&self.cache, &mut irqfds.collect::<Vec<_>>())
+    }
+
+    fn unpause(&self) {
+        self.state.lock().paused = false;
+    }
+
+    fn serve(&self) -> Result<()> {
+        let items = self.committed();
+        if transaction::defer(&self.cache, &items) {
+            return Ok(());
+        }
+        arm::arm(&self.cache, &items)
+    }
+
+    fn wait_until_told(&self) {}
+
+    fn tell_untold(&self) {}
+
+    fn retry(&self) -> Result<()> {
+        arm::flush(&self.cache, &self.committed())
+    }
+
+    fn unserved(&self) -> u64 {
+        let state = self.state.lock();
+        let is_unserved = |here: &&Gsi| {
+            let is_live = !here.owned || !here.wanted().is_empty();
+            let waits = here.irqfds.iter().any(|irqfd| irqfd.bound.is_none());
+            here.before.is_none() && is_live && waits
+        };
+        match state.paused {
+            true => 0,
+            false => state.gsis.values().filter(is_unserved).count() as u64,
+        }
+    }
+}
+
+impl Drop for ExplicitRoutes {
+    fn drop(&mut self) {
+        self.shut_down();
+        self.cache.leave(std::ptr::from_ref(self).addr());
+    }
+}

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Transactions: what a thread changes is noted, and its last commit does it all at once.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use crate::arm::{self, arm, Item, Owner};
+use crate::cache::{first_error, refuse_reentry, RouteCache};
+use crate::changed::Changed;
+use crate::error::{Error, Result};
+
+/// If this thread is in a transaction, its commit will arm these.
+pub(crate) fn defer(cache: &Arc<RouteCache>, items: &[Item]) -> bool {
+    with_open(|open| match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, cache)) {
+        Some(transaction) => {
+            transaction.items.extend_from_slice(items);
+            true
+        }
+        None => false,
+    })
+    .unwrap_or(false)
+}
+
+/// Whether this thread is in a transaction.
+#[cfg(feature = "capi")]
+pub(crate) fn is_open(cache: &Arc<RouteCache>) -> bool {
+    with_open(|open| open.iter().any(|open| Arc::ptr_eq(&open.cache, cache))).unwrap_or(false)
+}
+
+/// If this thread is in a transaction, its commit will tell this.
+pub(crate) fn defer_telling(
+    cache: &Arc<RouteCache>,
+    owner: Arc<dyn Owner>,
+    changed: Changed,
+) -> bool {
+    with_open(|open| match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, cache)) {
+        Some(transaction) => {
+            match transaction.untold.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &owner)) {
+                Some((_, untold)) => untold.add(changed),
+                None => transaction.untold.push((owner, changed)),
+            }
+            true
+        }
+        None => false,
+    })
+    .unwrap_or(false)
+}
+
+/// A thread's changes to one cache, until its last commit.
+struct Transaction {
+    cache: Arc<RouteCache>,
+    depth: u32,
+    items: Vec<Item>,
+    /// What the VMMs of these devices will be told.
+    untold: Vec<(Arc<dyn Owner>, Changed)>,
+}
+
+thread_local! {
+    /// Few: one for each VM that this thread is changing right now.
+    static OPEN: RefCell<Vec<Transaction>> = const { RefCell::new(Vec::new()) };
+}
+
+/// `None` in a thread that is ending: it has no transactions any more.
+fn with_open<T>(f: impl FnOnce(&mut Vec<Transaction>) -> T) -> Option<T> {
+    OPEN.try_with(|open| f(&mut open.borrow_mut())).ok()
+}
+
+impl Drop for Transaction {
+    /// The thread ended before its commit. What it noted is not lost: it is tried at the next occasion.
+    fn drop(&mut self) {
+        if !self.items.is_empty() || !self.untold.is_empty() {
+            log::error!(
+                "a thread ended inside a transaction; its changes wait for another's commit"
+            );
+            self.cache.note_unserved();
+        }
+    }
+}
+
+impl RouteCache {
+    /// From now on this thread's changes are staged, until the matching [`RouteCache::commit`]. Nests.
+    /// Masking, and what else stops interrupts, is never staged.
+    ///
+    /// Errors: `EINVAL` in a thread that is ending.
+    pub fn begin(self: &Arc<Self>) -> Result<()> {
+        let begun =
+            with_open(|open| match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, self)) {
+                Some(transaction) => transaction.depth += 1,
+                None => {
+                    open.push(Transaction {
+                        cache: self.clone(),
+                        depth: 1,
+                        items: Vec::new(),
+                        untold: Vec::new(),
+                    });
+                }
+            });
+        begun.ok_or_else(|| Error::invalid("a transaction begins in a thread that is ending"))
+    }
+
+    /// Makes the staged changes live: one write of the table, then all irqfds; then tells what changed, once a
+    /// device. Then tries again to serve vectors, of all threads, that could not be served; without a begin that is all it does.
+    ///
+    /// Errors: the first one met, of this thread's changes, or without a begin of any. What the guest
+    /// wrote stands all the same, and the vectors that could not be served (see [`Device::info`]) are
+    /// tried again later.
+    pub fn commit(self: &Arc<Self>) -> Result<()> {
+        refuse_reentry()?;
+        let ended = with_open(|open| {
+            let at = open.iter().position(|open| Arc::ptr_eq(&open.cache, self))?;
+            let transaction = open.get_mut(at)?;
+            transaction.depth -= 1;
+            Some((transaction.depth == 0).then(|| {
+                let mut ended = open.swap_remove(at);
+                (std::mem::take(&mut ended.items), std::mem::take(&mut ended.untold))
+            }))
+        });
+        match ended.flatten() {
+            // There was none.
+            None => self.retry_unserved(),
+            // An inner commit.
+            Some(None) => Ok(()),
+            Some(Some((mut items, untold))) => {
+                items.sort_unstable_by_key(Item::key);
+                items.dedup_by_key(|item| item.key());
+                let armed = arm_or_take_back(self, &items);
+                let hand_over = |item: &Item| item.owner.hand_over(item.index);
+                let result = armed.and(first_error(items.iter().map(hand_over)));
+                untold.iter().for_each(|(owner, changed)| owner.tell(*changed));
+                result
+            }
+        }
+    }
+}
+
+/// If it fails, what can be as it was before is.
+pub(crate) fn arm_or_take_back(cache: &RouteCache, items: &[Item]) -> Result<()> {
+    let armed = arm(cache, items);
+    if armed.is_ok() {
+        items.iter().for_each(|item| item.owner.keep(item.index));
+        return armed;
+    }
+    let taken_back = |item: &&Item| item.owner.take_back(item.index);
+    let taken_back: Vec<Item> = items.iter().filter(taken_back).cloned().collect();
+    if let Err(e) = arm::flush(cache, &taken_back) {
+        log::error!("a failed commit cannot be undone: {e}");
+    }
+    taken_back.iter().for_each(|item| item.owner.keep(item.index));
+    armed
+}

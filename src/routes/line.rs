@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crate::sync::{thread_yield, Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -23,8 +23,6 @@ struct Queue<W, R> {
     waiting: Vec<Arc<Place<W, R>>>,
     /// Somebody leads, or has been told to.
     led: bool,
-    /// How many the last leader took along.
-    last: usize,
 }
 
 #[derive(Debug)]
@@ -42,12 +40,9 @@ enum Turn<R> {
     Taken,
 }
 
-/// How often a leader lets others come before it goes to work, if the last one had company.
-const PATIENCE: usize = 8;
-
 impl<W, R> Line<W, R> {
     pub fn new() -> Self {
-        let queue = Queue { waiting: Vec::new(), led: false, last: 0 };
+        let queue = Queue { waiting: Vec::new(), led: false };
         Line { queue: Mutex::new(queue) }
     }
 
@@ -78,18 +73,7 @@ impl<W, R> Line<W, R> {
     }
 
     fn lead(&self, do_all: impl FnOnce(&[&W]) -> Vec<R>) {
-        for _ in 0..PATIENCE {
-            let queue = self.queue.lock();
-            if queue.waiting.len() >= queue.last {
-                break;
-            }
-            drop(queue);
-            thread_yield();
-        }
-        let mut queue = self.queue.lock();
-        let served = std::mem::take(&mut queue.waiting);
-        queue.last = served.len();
-        drop(queue);
+        let served = std::mem::take(&mut self.queue.lock().waiting);
         let works: Vec<&W> = served.iter().map(|place| &place.work).collect();
         for (place, result) in served.iter().zip(do_all(&works)) {
             place.wake(Turn::Done(result));

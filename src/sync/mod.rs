@@ -37,11 +37,6 @@ pub(crate) use loom::sync::atomic;
 #[cfg(not(loom))]
 pub(crate) use std::sync::atomic;
 
-#[cfg(loom)]
-pub(crate) use loom::thread::yield_now as thread_yield;
-#[cfg(not(loom))]
-pub(crate) use std::thread::yield_now as thread_yield;
-
 pub(crate) use mutex::{Condvar, Mutex};
 
 use atomic::{fence, AtomicU32, Ordering};

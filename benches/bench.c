@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,6 +37,14 @@ int bench_vm(void)
     need(ioctl(vcpu, KVM_SET_LAPIC, &lapic) == 0, "KVM_SET_LAPIC");
     close(kvm);
     return vm;
+}
+
+void bench_allow_descriptors(void)
+{
+    struct rlimit limit;
+    need(getrlimit(RLIMIT_NOFILE, &limit) == 0, "getrlimit");
+    limit.rlim_cur = limit.rlim_max;
+    need(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit");
 }
 
 uint64_t nanoseconds(void)

@@ -11,6 +11,9 @@ void need(int ok, const char *what);
 /* A VM with a full in-kernel irqchip and one vCPU whose local APIC is switched on. */
 int bench_vm(void);
 
+/* As many descriptors as the system lets the program have. */
+void bench_allow_descriptors(void);
+
 /* An address that reaches that vCPU. */
 #define BENCH_ADDRESS 0xfee00000u
 

@@ -4,7 +4,6 @@
 #include <msiroute.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
-#include <sys/resource.h>
 
 #include "bench.h"
 
@@ -126,11 +125,7 @@ static void accesses(void)
 
 int main(void)
 {
-    struct rlimit limit;
-    if (!getrlimit(RLIMIT_NOFILE, &limit)) {
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit);
-    }
+    bench_allow_descriptors();
     accesses();
     function_mask(64);
     function_mask(256);

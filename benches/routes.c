@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 
 #include "bench.h"
 
@@ -217,11 +216,7 @@ static void group_commit(void)
 
 int main(void)
 {
-    struct rlimit limit;
-    if (!getrlimit(RLIMIT_NOFILE, &limit)) {
-        limit.rlim_cur = limit.rlim_max;
-        setrlimit(RLIMIT_NOFILE, &limit);
-    }
+    bench_allow_descriptors();
     group_commit();
     static const uint32_t sets[] = { 200, 1000, 4000, 5000, 20000 };
     for (unsigned i = 0; i < sizeof(sets) / sizeof(sets[0]); i++)

@@ -11,20 +11,13 @@ use crate::error::{Error, Result};
 
 /// If this thread is in a transaction, its commit will arm these.
 pub(crate) fn defer(cache: &Arc<RouteCache>, items: &[Item]) -> bool {
-    with_open(|open| match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, cache)) {
-        Some(transaction) => {
-            transaction.items.extend_from_slice(items);
-            true
-        }
-        None => false,
-    })
-    .unwrap_or(false)
+    note(cache, |transaction| transaction.items.extend_from_slice(items))
 }
 
 /// Whether this thread is in a transaction.
 #[cfg(feature = "capi")]
 pub(crate) fn is_open(cache: &Arc<RouteCache>) -> bool {
-    with_open(|open| open.iter().any(|open| Arc::ptr_eq(&open.cache, cache))).unwrap_or(false)
+    note(cache, |_| ())
 }
 
 /// If this thread is in a transaction, its commit will tell this.
@@ -33,17 +26,20 @@ pub(crate) fn defer_telling(
     owner: Arc<dyn Owner>,
     changed: Changed,
 ) -> bool {
-    with_open(|open| match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, cache)) {
-        Some(transaction) => {
-            match transaction.untold.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &owner)) {
-                Some((_, untold)) => untold.add(changed),
-                None => transaction.untold.push((owner, changed)),
-            }
-            true
+    note(cache, |transaction| {
+        match transaction.untold.iter_mut().find(|(other, _)| Arc::ptr_eq(other, &owner)) {
+            Some((_, untold)) => untold.add(changed),
+            None => transaction.untold.push((owner, changed)),
         }
-        None => false,
     })
-    .unwrap_or(false)
+}
+
+/// Notes something in this thread's transaction; false if it is in none.
+fn note(cache: &Arc<RouteCache>, f: impl FnOnce(&mut Transaction)) -> bool {
+    let noted = with_open(|open| {
+        open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, cache)).map(f).is_some()
+    });
+    noted.unwrap_or(false)
 }
 
 /// A thread's changes to one cache, until its last commit.

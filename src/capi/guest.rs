@@ -27,7 +27,8 @@ pub unsafe extern "C" fn msi_device_table_read(
 }
 
 /// A guest's write to the MSI-X table, of any offset and length: ignored where PCI defines nothing. A message that a guest
-/// changes while its vector may send counts when address and data have both been written: never half of each. One that is
+/// changes while its vector may send counts when address and data have both been written (with MSIROUTE_X2APIC_IDS the
+/// address's high half too): never a part of each. One that is
 /// no interrupt message stands in the table, and the vector keeps what is raised. Makes no system call while the vector
 /// is masked. [control]
 ///

@@ -123,8 +123,8 @@ impl Device {
             let byte = raw.pba.get(index as usize / 8);
             byte.is_some_and(|byte| byte >> (index % 8) & 1 != 0)
         };
-        let bits = self.all().end..u32::try_from(raw.pba.len() * 8).unwrap_or(u32::MAX);
-        if bits.clone().any(is_pending) {
+        let mut beyond = self.all().end..u32::try_from(raw.pba.len() * 8).unwrap_or(u32::MAX);
+        if beyond.any(is_pending) {
             return Err(Error::invalid("a vector that does not exist is pending"));
         }
         let gate = guest::function_gate(enabled, function_masked);

@@ -45,6 +45,11 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_ANY_GSI UINT32_MAX
 
 /**
+ * No tag: an invalidation of all alone concerns the translation.
+ */
+#define MSIROUTE_NO_TAG UINT64_MAX
+
+/**
  * Do without KVM_SIGNAL_MSI even if there is one: messages go through routes (old hosts, tests).
  */
 #define MSIROUTE_CACHE_NO_DIRECT (1 << 0)
@@ -155,6 +160,12 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_DEVICE_DATA0_OFF (1 << 2)
 
 /**
+ * Its messages do not go through the vIOMMU (see msi_route_cache_set_remap()): they are the vIOMMU's own, or what the VMM has
+ * translated itself.
+ */
+#define MSIROUTE_DEVICE_NO_REMAP (1 << 3)
+
+/**
  * The capability was enabled or disabled: msi_device_state() says which.
  */
 #define MSIROUTE_CHANGED_ENABLE (1 << 0)
@@ -208,7 +219,7 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_VECTOR_MASKED (1 << 1)
 
 /**
- * The guest wants it: set, enabled, unmasked both ways.
+ * The guest wants it: set, enabled, unmasked both ways; and the vIOMMU, if there is one, lets it.
  */
 #define MSIROUTE_VECTOR_LIVE (1 << 2)
 
@@ -221,6 +232,12 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
  * It should send, and has an eventfd that nobody serves: events are counted, and serving is tried again.
  */
 #define MSIROUTE_VECTOR_UNSERVED (1 << 4)
+
+/**
+ * The vIOMMU refuses its message: it holds what is raised until a later translation allows it. A vector that could not send anyway
+ * (masked, disabled) is not asked about.
+ */
+#define MSIROUTE_VECTOR_BLOCKED (1 << 5)
 
 /**
  * The guest's interrupt controller took it; that the interrupt was already requested counts as taken.
@@ -242,6 +259,12 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
  * The capability is disabled: nothing was sent or kept; raise INTx if there is one.
  */
 #define MSIROUTE_DISABLED 3
+
+/**
+ * The vIOMMU refuses the message, and that alone keeps it from being sent. Of a vector it is kept, and sent once when a later
+ * translation allows it. Logging the fault is the caller's.
+ */
+#define MSIROUTE_BLOCKED 4
 
 /**
  * The vectors of one PCI function, HPET, IOAPIC or the like: 1 to 2048.
@@ -448,6 +471,24 @@ struct msi_device_config {
 };
 
 /**
+ * The VMM's vIOMMU: what becomes of a message.
+ *
+ * \param opaque     as given to msi_route_cache_set_remap().
+ * \param requester  who sends it, or MSIROUTE_NO_REQUESTER.
+ * \param address    the message as the guest wrote it; receives what becomes of it, in the form that a guest without remapping
+ *                   would write (15-bit destinations and x2APIC IDs as msi_route_cache_set_addressing() says).
+ * \param data       the same.
+ * \param tag        holds MSIROUTE_NO_TAG; receives a number that msi_route_cache_invalidate() will name: that of the vIOMMU's
+ *                   table entry. Also of a message that is blocked; without a tag that is tried again at every invalidation.
+ * \return 0; negative: the message is blocked. (What is no interrupt message afterwards is blocked too.)
+ */
+typedef int (*msi_route_cache_translate_fn)(void *opaque,
+                                            uint32_t requester,
+                                            uint64_t *address,
+                                            uint32_t *data,
+                                            uint64_t *tag);
+
+/**
  * What is true of a vector now.
  */
 struct msi_vector_info {
@@ -593,7 +634,7 @@ const char *msi_route_cache_version(void);
 /**
  * Raises a vector. [fast]
  *
- * \return MSIROUTE_SENT, MSIROUTE_PENDING, MSIROUTE_REFUSED or MSIROUTE_DISABLED; -EINVAL (bad handle, no such vector, or
+ * \return MSIROUTE_SENT, MSIROUTE_PENDING, MSIROUTE_REFUSED, MSIROUTE_DISABLED or MSIROUTE_BLOCKED; -EINVAL (bad handle, no such vector, or
  *         the VM has no interrupt controller yet); -ENODEV (closed); -ESHUTDOWN (the cache is gone); -EDEADLK (from inside a
  *         callback, and the message has no route yet); what the kernel says. After an error nothing was sent or kept.
  */
@@ -604,8 +645,9 @@ int msi_deliver(struct msi_device *dev,
  * Sends a message that belongs to no vector. [fast]
  *
  * \param requester           who sends it, or MSIROUTE_NO_REQUESTER.
- * \param already_translated  1: no interrupt remapping applies to it. (There is none yet.)
- * \return MSIROUTE_SENT; MSIROUTE_REFUSED; -EINVAL (bad handle, not a message, or the VM has no interrupt controller yet);
+ * \param already_translated  0: it is as the guest wrote it, and goes through the vIOMMU if there is one (see
+ *         msi_route_cache_set_remap()); 1: it does not. (The vIOMMU's own, or what it has translated.)
+ * \return MSIROUTE_SENT; MSIROUTE_REFUSED; MSIROUTE_BLOCKED (the vIOMMU refuses it; it is gone); -EINVAL (bad handle, not a message, or the VM has no interrupt controller yet);
  *         -EAGAIN (the cache is paused: there is nowhere to keep it); -EDEADLK as msi_deliver(); what the kernel says.
  */
 int msi_deliver_message(struct msi_route_cache *cache,
@@ -826,6 +868,40 @@ size_t msi_device_capability_size(const struct msi_device *dev);
  */
 void msi_route_cache_set_log(void (*log)(void *opaque, uint32_t level, const char *message),
                              void *opaque);
+
+/**
+ * From now on the messages of the VM's devices go through the vIOMMU, live ones too; but for those of devices with
+ * MSIROUTE_DEVICE_NO_REMAP, and explicit routes, which the VMM translates. A vector's message is translated when the vector could
+ * send it: when it is set or unmasked, and at invalidations; never in msi_deliver(). Paused, nothing is translated. [control]
+ *
+ * `translate` is called on the thread of a call that may change what a vector sends, or of msi_deliver_message(), with no lock
+ * of the library's held, on several threads at once. It may call msi_deliver() and msi_deliver_message(); other functions say
+ * -EDEADLK. It must not wait for a lock that is held around calls of this function, of msi_route_cache_pause() or
+ * msi_route_cache_free(): those wait for it.
+ *
+ * \param translate  NULL: messages are sent as the guest wrote them. When this returns the old one does not run and is not called any
+ *                   more.
+ * \return 0; -EINVAL; what serving the vectors says (it stands, and serving is tried again).
+ */
+int msi_route_cache_set_remap(struct msi_route_cache *cache,
+                              msi_route_cache_translate_fn translate,
+                              void *opaque);
+
+/**
+ * The vIOMMU's entries with these tags have changed, as the guest said by invalidating them. When this returns no message that
+ * they made before is sent any more, and live vectors send what they say now; what they block now is held. Only messages with
+ * such a tag are translated again (and those that were blocked without one), and the kernel's table is written at most once,
+ * also inside a transaction. [control]
+ *
+ * \param requester  of this device alone; MSIROUTE_NO_REQUESTER: of any.
+ * \param first_tag  0 with a last_tag of UINT64_MAX: all.
+ * \param last_tag   inclusive.
+ * \return 0; -EINVAL (also for a first_tag above last_tag); what serving the vectors says (it is tried again, and nothing old is sent).
+ */
+int msi_route_cache_invalidate(struct msi_route_cache *cache,
+                               uint32_t requester,
+                               uint64_t first_tag,
+                               uint64_t last_tag);
 
 /**
  * How many bytes msi_device_save() writes: the same for every device of this kind and as many vectors. 0 for a bad handle.

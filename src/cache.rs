@@ -3,6 +3,7 @@
 //! APICs, and which devices there are.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -12,7 +13,8 @@ use parking_lot::Mutex;
 use crate::backend::kvm::KvmBackend;
 use crate::backend::{self, Backend, Features, Host, Reception};
 use crate::error::{Error, Result};
-use crate::message::{Addressing, GuestMessage, Message};
+use crate::message::{Addressing, GuestMessage, Message, NO_REQUESTER};
+use crate::remap::{Remap, Translate, NO_TAG};
 use crate::routes::Routes;
 use crate::stats::Stats;
 use crate::sync::{self, barrier, Readers};
@@ -64,6 +66,10 @@ pub(crate) trait Member: Send + Sync {
     fn wait_until_told(&self);
     /// Tell the VMM what it could not be told while the cache was paused.
     fn tell_untold(&self);
+    /// These tags of this requester's messages, or of anybody's, are invalid.
+    fn invalidate(&self, requester: u32, tags: &RangeInclusive<u64>);
+    /// Nothing of what is invalid is sent any more when this returns; what the vIOMMU says now is.
+    fn translate(&self) -> Result<()>;
     /// Try again to serve what could not be served.
     fn retry(&self) -> Result<()>;
     /// Vectors that are open and have an eventfd nobody serves.
@@ -89,6 +95,7 @@ pub struct RouteCache {
     /// Whether that is more than 0.
     paused: AtomicBool,
     shared: Mutex<Shared>,
+    remap: Remap,
     /// Some vector may be unserved. Only a hint that looking is worth while.
     some_unserved: AtomicBool,
     occasions: AtomicU64,
@@ -156,6 +163,7 @@ impl RouteCache {
             pauses: Mutex::new(u32::from(config.paused)),
             paused: AtomicBool::new(config.paused),
             shared: Mutex::default(),
+            remap: Remap::new(),
             some_unserved: AtomicBool::new(false),
             occasions: AtomicU64::new(0),
             irqfd_binds: AtomicU64::new(0),
@@ -172,7 +180,7 @@ impl RouteCache {
         self.host.get()
     }
 
-    /// Sends a message that belongs to no vector.
+    /// Sends a message that belongs to no vector, past the vIOMMU.
     ///
     /// Errors: `EINVAL` if it is no interrupt message; `EAGAIN` while the cache is paused (it has nowhere to be kept); what
     /// the kernel says.
@@ -180,18 +188,54 @@ impl RouteCache {
         let message = self.addressing().encode(GuestMessage { address, data }, requester);
         let message = message.ok_or_else(not_a_message)?;
         loop {
-            let section = self.readers.enter();
-            // SeqCst: pairs with `pause`, which stores it and then waits for sections.
-            if self.paused.load(Ordering::SeqCst) {
-                return Err(Error::new(libc::EAGAIN, "the route cache is paused"));
+            if let Some(reception) = self.send_if(&message, || true)? {
+                return Ok(reception);
             }
-            let sending = self.send(&message, section.is_counted());
-            drop(section);
-            match sending {
-                Sending::Done(reception) => return Ok(reception),
-                Sending::Failed(error) => return Err(error),
-                Sending::NeedsRoute => self.provide_route(&message)?,
+        }
+    }
+
+    /// The same, of a message as the guest wrote it: through the vIOMMU, if there is one. `None` if that blocks it.
+    pub fn deliver_untranslated(
+        &self,
+        address: u64,
+        data: u32,
+        requester: u32,
+    ) -> Result<Option<Reception>> {
+        if !self.remap.is_used() {
+            return self.deliver_message(address, data, requester).map(Some);
+        }
+        let message = GuestMessage { address, data };
+        if !message.is_interrupt() {
+            return Err(not_a_message());
+        }
+        loop {
+            let generation = self.remap.generation();
+            let answer = self.remap.translate(requester, message, || self.is_paused());
+            let translated = answer.ok_or_else(paused)?.message;
+            let encoded = translated.and_then(|it| self.addressing().encode(it, requester));
+            let Some(encoded) = encoded else { return Ok(None) };
+            let is_valid = || self.remap.generation() == generation;
+            if let Some(reception) = self.send_if(&encoded, is_valid)? {
+                return Ok(Some(reception));
             }
+        }
+    }
+
+    /// Sends a message in a section, if it is still to be sent there. `None` if it is not, or had no route yet: try again.
+    fn send_if(&self, message: &Message, is_valid: impl Fn() -> bool) -> Result<Option<Reception>> {
+        let section = self.readers.enter();
+        if self.is_paused() {
+            return Err(paused());
+        }
+        if !is_valid() {
+            return Ok(None);
+        }
+        let sending = self.send(message, section.is_counted());
+        drop(section);
+        match sending {
+            Sending::Done(reception) => Ok(Some(reception)),
+            Sending::Failed(error) => Err(error),
+            Sending::NeedsRoute => self.provide_route(message).map(|()| None),
         }
     }
 
@@ -283,6 +327,7 @@ impl RouteCache {
             member.shut_down();
         }
         sync::wait_for(&self.readers);
+        self.remap.set(None);
         self.routes.close();
         self.host.get().close();
     }
@@ -302,6 +347,7 @@ impl RouteCache {
             self.paused.store(true, Ordering::SeqCst);
             paused = first_error(self.members().iter().map(|member| member.pause()));
             sync::wait_for(&self.readers);
+            self.remap.wait();
         }
         drop(pauses);
         // Not under the lock: what is waited for may want it.
@@ -333,6 +379,49 @@ impl RouteCache {
         let committed = self.commit();
         members.iter().for_each(|member| member.tell_untold());
         served.and(committed)
+    }
+
+    /// SeqCst: pairs with `pause`, which stores it and then waits for sections, and for the vIOMMU's function.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it is either paused, with all its members, or not. Not with a lock held.
+    pub(crate) fn wait_for_pause(&self) {
+        drop(self.pauses.lock());
+    }
+
+    // ---- remapping -----------------------------------------------------------------------------
+
+    pub(crate) fn remap(&self) -> &Remap {
+        &self.remap
+    }
+
+    /// From now on messages go through the vIOMMU; `None`: not any more. Live ones too: when this returns, each is what the new
+    /// function says, and the old one is not called any more.
+    ///
+    /// Errors: what serving the vectors says (serving is tried again).
+    pub fn set_remap(self: &Arc<Self>, translate: Option<Translate>) -> Result<()> {
+        refuse_reentry()?;
+        self.remap.set(translate);
+        self.invalidate(NO_REQUESTER, 0..=NO_TAG)
+    }
+
+    /// The vIOMMU's entries with these tags have changed, for this requester, or for all ([`NO_REQUESTER`]). When this returns nothing of
+    /// what they said before is sent any more, and what they say now is in force, by one write of the kernel's table at most; also
+    /// inside a transaction. While the cache is paused nothing is asked; it is when it is resumed.
+    ///
+    /// Errors: what serving the vectors says (serving is tried again).
+    pub fn invalidate(self: &Arc<Self>, requester: u32, tags: RangeInclusive<u64>) -> Result<()> {
+        refuse_reentry()?;
+        self.remap.invalidate();
+        let members = self.members();
+        members.iter().for_each(|member| member.invalidate(requester, &tags));
+        self.begin_apart()?;
+        let translated = first_error(members.iter().map(|member| member.translate()));
+        let committed = self.commit();
+        sync::wait_for(&self.readers);
+        translated.and(committed)
     }
 
     // ---- members -------------------------------------------------------------------------------
@@ -430,6 +519,10 @@ pub(crate) fn first_error(results: impl Iterator<Item = Result<()>>) -> Result<(
         first = first.and(result);
     }
     first
+}
+
+fn paused() -> Error {
+    Error::new(libc::EAGAIN, "the route cache is paused")
 }
 
 pub(crate) fn not_a_message() -> Error {

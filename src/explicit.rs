@@ -9,6 +9,7 @@
 //! none) it counts: a bound one would lose its events.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Weak};
 
@@ -408,6 +409,13 @@ impl Member for ExplicitRoutes {
 
     /// The entries are the VMM's, in the kernel's form.
     fn readdress(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// Nor is it the library's to translate them.
+    fn invalidate(&self, _requester: u32, _tags: &RangeInclusive<u64>) {}
+
+    fn translate(&self) -> Result<()> {
         Ok(())
     }
 

@@ -15,6 +15,7 @@
 //! | [`cache`] | what one VM's devices share |
 //! | `routes` | the kernel's table as a cache: changes staged, written, only then believed |
 //! | `vector` | one vector: message, mask, pending |
+//! | [`remap`] | the VMM's vIOMMU: what becomes of a message |
 //! | `registers` | what the guest sees of MSI-X and MSI, as bytes |
 //! | `snapshot` | a device's state as bytes |
 //! | [`backend`] | where messages go: KVM, a table of C functions, a model of KVM |
@@ -37,6 +38,7 @@ mod helpers;
 mod irqfd;
 pub mod message;
 mod registers;
+pub mod remap;
 mod routes;
 mod snapshot;
 pub mod stats;

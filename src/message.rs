@@ -17,6 +17,14 @@ pub struct GuestMessage {
     pub data: u32,
 }
 
+impl GuestMessage {
+    /// Whether a vIOMMU takes the write for an interrupt: VT-d 5.1.2 (0xFEExxxxx); the rest is for it to say.
+    pub(crate) fn is_interrupt(self) -> bool {
+        cfg!(not(any(target_arch = "x86_64", target_arch = "x86")))
+            || (self.address & 0xFFFF_FFFF) >> 20 == 0xFEE
+    }
+}
+
 /// A message in the form the kernel takes (`struct kvm_msi`, `struct kvm_irq_routing_msi`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Message {

@@ -36,9 +36,7 @@ pub(crate) fn defer_telling(
 
 /// Notes something in this thread's transaction; false if it is in none.
 fn note(cache: &Arc<RouteCache>, f: impl FnOnce(&mut Transaction)) -> bool {
-    let noted = with_open(|open| {
-        open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, cache)).map(f).is_some()
-    });
+    let noted = with_open(|open| innermost(open, cache).map(f).is_some());
     noted.unwrap_or(false)
 }
 
@@ -51,6 +49,16 @@ struct Transaction {
     untold: Vec<(Arc<dyn Owner>, Changed)>,
 }
 
+impl Transaction {
+    fn new(cache: &Arc<RouteCache>) -> Self {
+        Transaction { cache: cache.clone(), depth: 1, items: Vec::new(), untold: Vec::new() }
+    }
+}
+
+fn is_ending() -> Error {
+    Error::invalid("a transaction begins in a thread that is ending")
+}
+
 thread_local! {
     /// Few: one for each VM that this thread is changing right now.
     static OPEN: RefCell<Vec<Transaction>> = const { RefCell::new(Vec::new()) };
@@ -59,6 +67,14 @@ thread_local! {
 /// `None` in a thread that is ending: it has no transactions any more.
 fn with_open<T>(f: impl FnOnce(&mut Vec<Transaction>) -> T) -> Option<T> {
     OPEN.try_with(|open| f(&mut open.borrow_mut())).ok()
+}
+
+/// This thread's transaction, of those that are open the one that began last.
+fn innermost<'a>(
+    open: &'a mut [Transaction],
+    cache: &Arc<RouteCache>,
+) -> Option<&'a mut Transaction> {
+    open.iter_mut().rev().find(|open| Arc::ptr_eq(&open.cache, cache))
 }
 
 impl Drop for Transaction {
@@ -79,19 +95,16 @@ impl RouteCache {
     ///
     /// Errors: `EINVAL` in a thread that is ending.
     pub fn begin(self: &Arc<Self>) -> Result<()> {
-        let begun =
-            with_open(|open| match open.iter_mut().find(|open| Arc::ptr_eq(&open.cache, self)) {
-                Some(transaction) => transaction.depth += 1,
-                None => {
-                    open.push(Transaction {
-                        cache: self.clone(),
-                        depth: 1,
-                        items: Vec::new(),
-                        untold: Vec::new(),
-                    });
-                }
-            });
-        begun.ok_or_else(|| Error::invalid("a transaction begins in a thread that is ending"))
+        let begun = with_open(|open| match innermost(open, self) {
+            Some(transaction) => transaction.depth += 1,
+            None => open.push(Transaction::new(self)),
+        });
+        begun.ok_or_else(is_ending)
+    }
+
+    /// The same, but a transaction that this thread is in already stands by until the commit.
+    pub(crate) fn begin_apart(self: &Arc<Self>) -> Result<()> {
+        with_open(|open| open.push(Transaction::new(self))).ok_or_else(is_ending)
     }
 
     /// Makes the staged changes live: one write of the table, then all irqfds; then tells what changed, once a
@@ -103,11 +116,11 @@ impl RouteCache {
     pub fn commit(self: &Arc<Self>) -> Result<()> {
         refuse_reentry()?;
         let ended = with_open(|open| {
-            let at = open.iter().position(|open| Arc::ptr_eq(&open.cache, self))?;
+            let at = open.iter().rposition(|open| Arc::ptr_eq(&open.cache, self))?;
             let transaction = open.get_mut(at)?;
             transaction.depth -= 1;
             Some((transaction.depth == 0).then(|| {
-                let mut ended = open.swap_remove(at);
+                let mut ended = open.remove(at);
                 (std::mem::take(&mut ended.items), std::mem::take(&mut ended.untold))
             }))
         });

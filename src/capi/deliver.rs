@@ -12,7 +12,7 @@ use crate::Delivery;
 
 /// Raises a vector. [fast]
 ///
-/// \return MSIROUTE_SENT, MSIROUTE_PENDING, MSIROUTE_REFUSED or MSIROUTE_DISABLED; -EINVAL (bad handle, no such vector, or
+/// \return MSIROUTE_SENT, MSIROUTE_PENDING, MSIROUTE_REFUSED, MSIROUTE_DISABLED or MSIROUTE_BLOCKED; -EINVAL (bad handle, no such vector, or
 ///         the VM has no interrupt controller yet); -ENODEV (closed); -ESHUTDOWN (the cache is gone); -EDEADLK (from inside a
 ///         callback, and the message has no route yet); what the kernel says. After an error nothing was sent or kept.
 #[no_mangle]
@@ -49,14 +49,16 @@ fn number_of(delivery: Delivery) -> c_int {
         Delivery::Pending => MSIROUTE_PENDING,
         Delivery::Refused => MSIROUTE_REFUSED,
         Delivery::Disabled => MSIROUTE_DISABLED,
+        Delivery::Blocked => MSIROUTE_BLOCKED,
     }
 }
 
 /// Sends a message that belongs to no vector. [fast]
 ///
 /// \param requester           who sends it, or MSIROUTE_NO_REQUESTER.
-/// \param already_translated  1: no interrupt remapping applies to it. (There is none yet.)
-/// \return MSIROUTE_SENT; MSIROUTE_REFUSED; -EINVAL (bad handle, not a message, or the VM has no interrupt controller yet);
+/// \param already_translated  0: it is as the guest wrote it, and goes through the vIOMMU if there is one (see
+///         msi_route_cache_set_remap()); 1: it does not. (The vIOMMU's own, or what it has translated.)
+/// \return MSIROUTE_SENT; MSIROUTE_REFUSED; MSIROUTE_BLOCKED (the vIOMMU refuses it; it is gone); -EINVAL (bad handle, not a message, or the VM has no interrupt controller yet);
 ///         -EAGAIN (the cache is paused: there is nowhere to keep it); -EDEADLK as msi_deliver(); what the kernel says.
 #[no_mangle]
 pub unsafe extern "C" fn msi_deliver_message(
@@ -66,10 +68,13 @@ pub unsafe extern "C" fn msi_deliver_message(
     data: u32,
     already_translated: c_int,
 ) -> c_int {
-    let _ = already_translated;
     call(|| {
         // SAFETY: C's handle.
-        let reception = unsafe { arg(cache) }?.cache.deliver_message(address, data, requester)?;
-        Ok(number_of(reception.into()))
+        let cache = &unsafe { arg(cache) }?.cache;
+        let reception = match already_translated {
+            0 => cache.deliver_untranslated(address, data, requester)?,
+            _ => Some(cache.deliver_message(address, data, requester)?),
+        };
+        Ok(reception.map_or(MSIROUTE_BLOCKED, |it| number_of(it.into())))
     })
 }

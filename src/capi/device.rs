@@ -61,7 +61,7 @@ unsafe fn device_config(
         MSIROUTE_KIND_PINS => (Kind::Pins { first: config.first_pin }, 0),
         _ => return Err(Error::invalid("unknown kind of device")),
     };
-    check_flags(config.flags, its_flags | MSIROUTE_DEVICE_DATA0_OFF)?;
+    check_flags(config.flags, its_flags | MSIROUTE_DEVICE_DATA0_OFF | MSIROUTE_DEVICE_NO_REMAP)?;
     if config.first_pin != 0 && config.kind != MSIROUTE_KIND_PINS {
         return Err(Error::invalid("first_pin is for pins"));
     }
@@ -74,6 +74,7 @@ unsafe fn device_config(
         requester: config.requester,
         name: name.into_owned(),
         data0_off: is_on(MSIROUTE_DEVICE_DATA0_OFF),
+        remap: !is_on(MSIROUTE_DEVICE_NO_REMAP),
         capability: capability(config)?,
         on_change: config.changed.map(|changed| on_change(changed, config.opaque, handle)),
         ..DeviceConfig::new(kind, config.vectors)

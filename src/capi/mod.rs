@@ -13,6 +13,7 @@ mod device;
 mod explicit;
 mod guest;
 mod log;
+mod remap;
 mod state;
 pub mod types;
 mod vector;

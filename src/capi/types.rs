@@ -11,6 +11,8 @@ use super::{msi_device, Sized32};
 pub const MSIROUTE_NO_REQUESTER: u32 = u32::MAX;
 /// Any GSI, for msi_route_cache_add_route(); no GSI, in msi_vector_info.
 pub const MSIROUTE_ANY_GSI: u32 = u32::MAX;
+/// No tag: an invalidation of all alone concerns the translation.
+pub const MSIROUTE_NO_TAG: u64 = u64::MAX;
 
 /// Do without KVM_SIGNAL_MSI even if there is one: messages go through routes (old hosts, tests).
 pub const MSIROUTE_CACHE_NO_DIRECT: u32 = 1 << 0;
@@ -152,6 +154,10 @@ pub const MSIROUTE_DEVICE_MSI_MASK: u32 = 1 << 1;
 /// A message whose data is 0 is none (device assignment's old way to switch a vector off).
 pub const MSIROUTE_DEVICE_DATA0_OFF: u32 = 1 << 2;
 
+/// Its messages do not go through the vIOMMU (see msi_route_cache_set_remap()): they are the vIOMMU's own, or what the VMM has
+/// translated itself.
+pub const MSIROUTE_DEVICE_NO_REMAP: u32 = 1 << 3;
+
 /// The capability was enabled or disabled: msi_device_state() says which.
 pub const MSIROUTE_CHANGED_ENABLE: u32 = 1 << 0;
 /// Of vectors `first` to `first + n - 1`, some have become live, or are so no more, or are live with another message:
@@ -228,12 +234,15 @@ pub const MSIROUTE_EVENTFD_MASKED_AT_SOURCE: u32 = 1 << 2;
 pub const MSIROUTE_VECTOR_SET: u32 = 1 << 0;
 /// Its own mask bit.
 pub const MSIROUTE_VECTOR_MASKED: u32 = 1 << 1;
-/// The guest wants it: set, enabled, unmasked both ways.
+/// The guest wants it: set, enabled, unmasked both ways; and the vIOMMU, if there is one, lets it.
 pub const MSIROUTE_VECTOR_LIVE: u32 = 1 << 2;
 /// It has eventfds, and every one is an irqfd now.
 pub const MSIROUTE_VECTOR_IN_KERNEL: u32 = 1 << 3;
 /// It should send, and has an eventfd that nobody serves: events are counted, and serving is tried again.
 pub const MSIROUTE_VECTOR_UNSERVED: u32 = 1 << 4;
+/// The vIOMMU refuses its message: it holds what is raised until a later translation allows it. A vector that could not send anyway
+/// (masked, disabled) is not asked about.
+pub const MSIROUTE_VECTOR_BLOCKED: u32 = 1 << 5;
 
 /// What is true of a vector now.
 #[repr(C)]
@@ -275,3 +284,6 @@ pub const MSIROUTE_PENDING: c_int = 1;
 pub const MSIROUTE_REFUSED: c_int = 2;
 /// The capability is disabled: nothing was sent or kept; raise INTx if there is one.
 pub const MSIROUTE_DISABLED: c_int = 3;
+/// The vIOMMU refuses the message, and that alone keeps it from being sent. Of a vector it is kept, and sent once when a later
+/// translation allows it. Logging the fault is the caller's.
+pub const MSIROUTE_BLOCKED: c_int = 4;

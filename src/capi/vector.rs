@@ -148,6 +148,7 @@ pub unsafe extern "C" fn msi_vector_info(
             (now.set, MSIROUTE_VECTOR_SET),
             (now.masked, MSIROUTE_VECTOR_MASKED),
             (now.live, MSIROUTE_VECTOR_LIVE),
+            (now.blocked, MSIROUTE_VECTOR_BLOCKED),
             (now.in_kernel, MSIROUTE_VECTOR_IN_KERNEL),
             (now.unserved, MSIROUTE_VECTOR_UNSERVED),
         ];

@@ -4,13 +4,15 @@
 //! In this order, whatever the change: close what is to be closed and exchange messages; wait, once, for
 //! the deliveries that may not have seen it; let go of the eventfds of closed vectors; and only then
 //! open. So when a change returns, the old message is not sent any more, a masked vector is silent, and
-//! nothing that opens has missed what closed. Then, without the lock: eventfds are given to the kernel
-//! (one write of the table for all), what is pending is sent, and the VMM is told.
+//! nothing that opens has missed what closed. Then, without the lock: the vIOMMU is asked about messages, if
+//! there is one, and what it says is exchanged in the same order; eventfds are given to the kernel (one write
+//! of the table for all), what is pending is sent, and the VMM is told.
 
 use std::ops::Range;
 
 use parking_lot::MutexGuard;
 
+use super::remapping::{Answer, InForce};
 use super::{closed, Changed, Control, Device, Kind, VectorControl};
 use crate::error::Result;
 use crate::irqfd;
@@ -39,6 +41,8 @@ pub(super) struct Wanted {
     pub masked: bool,
     pub message: Option<GuestMessage>,
     pub pending: Pending,
+    /// What the vIOMMU made of the message, which stays then.
+    pub answer: Option<Answer>,
     /// The guest let it send, as far as Message Control and its mask go.
     pub was_live: bool,
     /// Message Control lets it send after the change.
@@ -67,6 +71,33 @@ impl Default for Next {
     }
 }
 
+/// What a change has done under the lock, and what is left to do without it.
+pub(super) struct Outcome {
+    /// These vectors.
+    pub indices: Range<u32>,
+    /// Some may be served, or send what is pending.
+    pub to_serve: bool,
+    /// Eventfds were unbound.
+    unbound: bool,
+    changed: Changed,
+    result: Result<()>,
+}
+
+impl Outcome {
+    pub fn nothing(indices: Range<u32>) -> Self {
+        let changed = Changed::default();
+        Outcome { indices, to_serve: false, unbound: false, changed, result: Ok(()) }
+    }
+
+    /// And this; its vectors are among those here.
+    pub fn add(&mut self, other: Outcome) {
+        self.to_serve |= other.to_serve;
+        self.unbound |= other.unbound;
+        self.changed.add(other.changed);
+        self.result = std::mem::replace(&mut self.result, Ok(())).and(other.result);
+    }
+}
+
 impl Device {
     /// Makes a change, of these vectors; `edit` says what each is to be, and may change the registers.
     ///
@@ -74,11 +105,36 @@ impl Device {
     /// changed all the same.
     pub(super) fn change(
         &self,
-        mut control: MutexGuard<'_, Control>,
+        control: MutexGuard<'_, Control>,
         gate: GateChange,
         indices: Range<u32>,
         edit: impl FnMut(u32, &mut Registers, &mut Wanted),
     ) -> Result<()> {
+        let mut outcome = self.change_locked(control, gate, indices.clone(), edit);
+        outcome.add(self.translate(indices));
+        self.finish_change(outcome)
+    }
+
+    /// What is done without the lock.
+    pub(super) fn finish_change(&self, outcome: Outcome) -> Result<()> {
+        let Outcome { indices, to_serve, unbound, changed, result } = outcome;
+        if unbound {
+            // A pin may have been given up: others may find room now.
+            self.cache.retry_unserved_quietly();
+        }
+        let served = if to_serve { self.serve_those(indices) } else { Ok(()) };
+        self.tell(changed);
+        result.and(served)
+    }
+
+    /// What is done under it.
+    pub(super) fn change_locked(
+        &self,
+        mut control: MutexGuard<'_, Control>,
+        gate: GateChange,
+        indices: Range<u32>,
+        edit: impl FnMut(u32, &mut Registers, &mut Wanted),
+    ) -> Outcome {
         let slice = indices.start as usize..indices.end as usize;
         let vectors = self.vectors.get(slice.clone()).unwrap_or_default();
         let (must_wait, changed) =
@@ -92,15 +148,7 @@ impl Device {
         self.gate.change(0, gate.clear);
         let is_pin = matches!(self.kind, Kind::Pins { .. });
         let to_serve = is_pin || vectors.iter().any(|vector| vector.is_open(&self.gate));
-        drop(control);
-
-        if unbound {
-            // A pin may have been given up: others may find room now.
-            self.cache.retry_unserved_quietly();
-        }
-        let served = if to_serve { self.serve_those(indices) } else { Ok(()) };
-        self.tell(changed);
-        disarmed.and(served)
+        Outcome { indices, to_serve, unbound, changed, result: disarmed }
     }
 
     /// Whether deliveries must be waited for, and what the VMM will be told.
@@ -111,7 +159,10 @@ impl Device {
         indices: Range<u32>,
         mut edit: impl FnMut(u32, &mut Registers, &mut Wanted),
     ) -> (bool, Changed) {
-        let Control { requester, registers, vectors: controls, .. } = control;
+        let Control { requester, registers, vectors: controls, translations, .. } = control;
+        if self.is_remapped() {
+            translations.get_or_insert_with(|| self.new_translations());
+        }
         let before = self.gate.change(gate.set, 0);
         let after = (before & !gate.clear) | gate.set;
         let guest_allows = |bits: u32| bits & closed::BY_GUEST == 0;
@@ -123,20 +174,39 @@ impl Device {
                 continue;
             };
             let (was_masked, old) = (vector.is_masked(), vector.message());
+            let was_blocked = vector.is_blocked();
             let mut wanted = Wanted {
                 masked: was_masked,
                 message: control.message(),
                 pending: Pending::Stays,
+                answer: None,
                 was_live: guest_allows(before) && !was_masked,
                 allowed: guest_allows(after),
             };
             edit(index, registers, &mut wanted);
 
-            let new = wanted.message.and_then(|message| self.encode(*requester, message));
-            if new != old {
+            let translation = translations.as_deref_mut().and_then(|all| all.get_mut(at));
+            let in_force = match (translation, wanted.message, wanted.answer) {
+                (None, message, _) => InForce::Answer(message),
+                (Some(translation), Some(_), Some(answer)) => translation.answer(answer),
+                (_, message, _) if message == control.message() => InForce::Same,
+                (Some(translation), message, _) => {
+                    translation.change(message.filter(|it| self.is_translatable(*it)))
+                }
+            };
+            let (new, blocked) = match in_force {
+                InForce::Same => (old, was_blocked),
+                InForce::Nothing => (None, false),
+                InForce::Answer(message) => {
+                    let new = message.and_then(|message| self.encode(*requester, message));
+                    (new, new.is_none() && wanted.answer.is_some())
+                }
+            };
+            if (new, blocked) != (old, was_blocked) {
                 control.generation = control.generation.wrapping_add(1);
                 match &new {
                     Some(message) => vector.set(message),
+                    None if blocked => vector.block(),
                     None => vector.unset(),
                 }
             }
@@ -152,7 +222,7 @@ impl Device {
             must_wait |= wanted.pending != Pending::Stays;
             let was_live = guest_allows(before) && !was_masked && old.is_some();
             let is_live = guest_allows(after) && !wanted.masked && new.is_some();
-            if was_live != is_live || (is_live && new != old) {
+            if was_live != is_live || (is_live && new != old) || blocked != was_blocked {
                 changed.add_vector(index);
             }
         }

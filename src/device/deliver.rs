@@ -79,8 +79,8 @@ impl Device {
                     }
                 }
                 Attempt::Nothing => return Ok(Delivery::Pending),
-                Attempt::Blocked if cause == Cause::Opened => return Ok(Delivery::Pending),
-                Attempt::Blocked => {
+                Attempt::Closed if cause == Cause::Opened => return Ok(Delivery::Pending),
+                Attempt::Closed => {
                     // In a section: a reset that closes the gate after this look waits until the bit is set,
                     // and then takes it away.
                     let section = vector.readers().enter();
@@ -90,7 +90,10 @@ impl Device {
                         return Ok(Delivery::Disabled);
                     }
                     if !vector.keep(&self.gate) {
-                        return Ok(Delivery::Pending);
+                        return Ok(match vector.is_only_blocked(&self.gate) {
+                            true => Delivery::Blocked,
+                            false => Delivery::Pending,
+                        });
                     }
                     drop(section);
                     // Opened meanwhile: whoever takes it, we or the opener, sends it.

@@ -124,7 +124,12 @@ impl Device {
     /// Every message anew, in the form it must have now.
     ///
     /// Errors: `EINVAL` if what was a message is none any more (the vector holds what is raised); what serving says.
-    pub(super) fn encode_all(&self, control: MutexGuard<'_, Control>) -> Result<()> {
+    pub(super) fn encode_all(&self, mut control: MutexGuard<'_, Control>) -> Result<()> {
+        if self.is_remapped() {
+            self.outdate(&mut control, |_, _| true);
+            drop(control);
+            return self.finish_change(self.translate(self.all()));
+        }
         let is_lost =
             self.vectors.iter().zip(control.vectors.iter()).any(|(vector, control_of)| {
                 let message = control_of.message();

@@ -7,6 +7,7 @@
 //! - [`guest`]: the guest's accesses to registers.
 //! - [`function`]: what concerns all vectors at once.
 //! - [`state`]: save and load, import and export.
+//! - [`remapping`]: messages through the vIOMMU.
 //! - [`notice`]: telling the VMM what changed.
 //! - [`eventfds`]: a vector's eventfds and the route they stand on.
 //! - [`arming`]: which route a vector wants, and its eventfds bound to it.
@@ -27,10 +28,11 @@ mod eventfds;
 mod function;
 mod guest;
 mod notice;
+mod remapping;
 mod state;
 mod vectors;
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -87,6 +89,8 @@ pub struct DeviceConfig {
     pub name: String,
     /// A message whose data is 0 is none (an old trick of device assignment).
     pub data0_off: bool,
+    /// Its messages go through the vIOMMU, if the cache has one; not those of the vIOMMU itself.
+    pub remap: bool,
     /// Where the capability lies in config space; `None`: not where the library is asked.
     pub capability: Option<Capability>,
     /// Told what changed.
@@ -102,6 +106,7 @@ impl DeviceConfig {
             requester: NO_REQUESTER,
             name: String::from("device"),
             data0_off: false,
+            remap: true,
             capability: None,
             on_change: None,
         }
@@ -153,6 +158,8 @@ pub enum Delivery {
     Refused,
     /// The capability is disabled: nothing was sent or kept.
     Disabled,
+    /// The vIOMMU refuses the message: it is pending.
+    Blocked,
 }
 
 impl From<Reception> for Delivery {
@@ -184,6 +191,8 @@ pub struct VectorInfo {
     pub masked: bool,
     /// The guest wants it: set, enabled, unmasked both ways.
     pub live: bool,
+    /// The vIOMMU refuses its message.
+    pub blocked: bool,
     /// It has eventfds, and every one is an irqfd now.
     pub in_kernel: bool,
     /// It should send, and has an eventfd that nobody serves.
@@ -209,6 +218,7 @@ pub struct Device {
     gate: Gate,
     kind: Kind,
     data0_off: bool,
+    remap: bool,
     me: Weak<Device>,
     control: Mutex<Control>,
     capability: Option<Capability>,
@@ -220,6 +230,8 @@ struct Control {
     requester: u32,
     registers: Registers,
     vectors: Box<[VectorControl]>,
+    /// If its messages are remapped.
+    translations: Option<Box<[remapping::Translation]>>,
     /// What changed while the cache was paused, to be told when it is resumed.
     untold: Changed,
 }
@@ -268,8 +280,8 @@ impl Device {
     /// somebody else's) and `ENOTSUP` (there is no table).
     pub fn new(cache: &Arc<RouteCache>, config: DeviceConfig) -> Result<Arc<Self>> {
         config.check()?;
-        let DeviceConfig { kind, vectors, requester, name, data0_off, capability, on_change } =
-            config;
+        let DeviceConfig { kind, vectors, requester, name, .. } = config;
+        let DeviceConfig { data0_off, remap, capability, on_change, .. } = config;
         let (gate, masked, registers) = match kind {
             Kind::Plain | Kind::Pins { .. } => (0, false, Registers::None),
             Kind::Msix => (closed::DISABLED, true, Registers::Msix(msix::Table::new(vectors))),
@@ -285,14 +297,20 @@ impl Device {
                 control.eventfds = Some(Box::new(Eventfds::on_pin(gsi)));
             }
         }
-        let control =
-            Control { requester, registers, vectors: controls, untold: Changed::default() };
+        let control = Control {
+            requester,
+            registers,
+            vectors: controls,
+            translations: None,
+            untold: Changed::default(),
+        };
         let device = Arc::new_cyclic(|me| Device {
             cache: cache.clone(),
             vectors: (0..vectors).map(|_| Vector::new(masked)).collect(),
             gate: Gate::new(gate),
             kind,
             data0_off,
+            remap,
             me: me.clone(),
             control: Mutex::new(control),
             capability,
@@ -425,7 +443,17 @@ impl Member for Device {
     }
 
     fn serve(&self) -> Result<()> {
-        self.serve_those(self.all())
+        let mut outcome = self.translate(self.all());
+        (outcome.indices, outcome.to_serve) = (self.all(), true);
+        self.finish_change(outcome)
+    }
+
+    fn invalidate(&self, requester: u32, tags: &RangeInclusive<u64>) {
+        Device::invalidate(self, requester, tags);
+    }
+
+    fn translate(&self) -> Result<()> {
+        self.finish_change(Device::translate(self, self.all()))
     }
 
     fn wait_until_told(&self) {

@@ -25,8 +25,12 @@ impl Device {
         let control = self.lock_vector(index)?;
         self.refuse_msi()?;
         // "Unused" is something that can be set.
-        if !self.is_off(message) {
-            self.encode(control.requester, message).ok_or_else(not_a_message)?;
+        let is_message = match self.is_remapped() {
+            true => message.is_interrupt(),
+            false => self.encode(control.requester, message).is_some(),
+        };
+        if !is_message && !self.is_off(message) {
+            return Err(not_a_message());
         }
         self.change(control, GateChange::NONE, index..index + 1, |index, registers, wanted| {
             if let Registers::Msix(table) = registers {
@@ -229,6 +233,7 @@ impl Device {
             set: vector.is_set(),
             masked: vector.is_masked(),
             live: vector.is_set() && !vector.is_masked() && state.enabled && !state.function_masked,
+            blocked: vector.is_blocked(),
             in_kernel: eventfds.is_some_and(|it| it.len() > 0 && it.all_send(vector.message())),
             unserved: self.is_unserved(vector, vector_control),
             address: message.address,

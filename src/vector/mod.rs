@@ -36,7 +36,10 @@ const SECOND: u32 = 1 << 4;
 /// A delivery has been attempted: changes must wait for readers. Never cleared.
 const DELIVERS: u32 = 1 << 5;
 
-const BLOCKED: u32 = MASKED | UNSET | HELD;
+/// There is no message because the vIOMMU has none for it; UNSET is set too.
+const BLOCKED: u32 = 1 << 6;
+
+const CLOSED: u32 = MASKED | UNSET | HELD;
 
 /// What a function's registers, its owner and its cache say about all its vectors at once: open if
 /// zero. The bits are the device's business.
@@ -114,7 +117,7 @@ pub(crate) enum Attempt<T> {
     /// `send` was called, and said this.
     Sent(T),
     /// Not open; nothing was changed.
-    Blocked,
+    Closed,
     /// Nothing was pending ([`Cause::Opened`] only).
     Nothing,
 }
@@ -169,8 +172,8 @@ impl Vector {
         if state & DELIVERS == 0 {
             state = self.first_attempt();
         }
-        if state & BLOCKED != 0 || !gate.is_open() {
-            return Attempt::Blocked;
+        if state & CLOSED != 0 || !gate.is_open() {
+            return Attempt::Closed;
         }
         let took_pending = state & PENDING != 0 && self.take_pending();
         if cause == Cause::Opened && !took_pending {
@@ -221,7 +224,18 @@ impl Vector {
 
     /// Whether a message could be sent now.
     pub fn is_open(&self, gate: &Gate) -> bool {
-        self.state.load(Ordering::SeqCst) & BLOCKED == 0 && gate.is_open()
+        self.state.load(Ordering::SeqCst) & CLOSED == 0 && gate.is_open()
+    }
+
+    /// The vIOMMU refuses its message.
+    pub fn is_blocked(&self) -> bool {
+        self.state.load(Ordering::SeqCst) & BLOCKED != 0
+    }
+
+    /// And that alone keeps it from sending.
+    pub fn is_only_blocked(&self, gate: &Gate) -> bool {
+        let state = self.state.load(Ordering::SeqCst);
+        state & BLOCKED != 0 && state & CLOSED == UNSET && gate.is_open()
     }
 
     /// The message that would be sent now, if one would.
@@ -229,7 +243,7 @@ impl Vector {
         let _section = self.readers.enter();
         let state = self.state.load(Ordering::Acquire);
         // Of a closed vector it may be changing: a change waits for sections only if it was open.
-        (state & BLOCKED == 0 && gate.is_open()).then(|| self.current(state).load())
+        (state & CLOSED == 0 && gate.is_open()).then(|| self.current(state).load())
     }
 
     #[inline(always)]
@@ -265,7 +279,12 @@ impl Vector {
 
     /// No message any more, until [`Vector::set`].
     pub fn unset(&self) {
-        self.state.fetch_or(UNSET, Ordering::SeqCst);
+        self.change_state(|state| (state | UNSET) & !BLOCKED);
+    }
+
+    /// The same, and the vIOMMU is why.
+    pub fn block(&self) {
+        self.state.fetch_or(UNSET | BLOCKED, Ordering::SeqCst);
     }
 
     /// Another message. Pending may have become sendable, as after [`Vector::unmask`].
@@ -273,9 +292,13 @@ impl Vector {
         let state = self.state.load(Ordering::Relaxed);
         self.current(state ^ SECOND).store(message);
         // Release: who sees the flip sees the message.
-        let flip = |state| Some((state ^ SECOND) & !UNSET);
+        self.change_state(|state| (state ^ SECOND) & !(UNSET | BLOCKED));
+    }
+
+    fn change_state(&self, change: impl Fn(u32) -> u32) {
         // Always succeeds: the closure always has a value.
-        let _ = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, flip);
+        let change = |state| Some(change(state));
+        let _ = self.state.fetch_update(Ordering::SeqCst, Ordering::SeqCst, change);
     }
 
     /// Whether a change must wait for its deliveries. SeqCst: a delivery whose bit is not seen here comes

@@ -48,7 +48,7 @@ impl Shared {
 
     /// As a device delivers.
     fn deliver(&self) {
-        if let Attempt::Blocked = self.attempt(Cause::Raised) {
+        if let Attempt::Closed = self.attempt(Cause::Raised) {
             if self.vector.keep(&self.gate) {
                 self.attempt(Cause::Opened);
             }

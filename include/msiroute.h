@@ -313,6 +313,11 @@ struct msi_route_cache_ops {
    * Injects what a GSI is routed to (KVM_IRQ_LINE_STATUS), where there is no `signal`. Above 0: accepted; 0: not.
    */
   int (*raise_gsi)(void *opaque, uint32_t gsi);
+  /**
+   * The GSI that a message is, for an interrupt controller without a table (GICv2m); then there is no `set_routes`, and
+   * which messages are any is its to say: a negative errno is none. Called with locks held, and inside msi_deliver where there is no `signal`.
+   */
+  int (*gsi_of)(void *opaque, uint64_t address, uint32_t data);
 };
 
 /**

@@ -134,7 +134,10 @@ impl RouteCache {
         let host = backend.into();
         let mut features = host.get().features();
         let direct = features.direct && !config.no_direct;
-        if !direct && !features.routes {
+        if features.gsi_direct && features.routes {
+            return Err(Error::invalid("a message is a GSI, or routed by a table: not both"));
+        }
+        if !direct && !features.routes && !features.gsi_direct {
             return Err(Error::new(
                 libc::ENOTSUP,
                 "messages can be sent neither directly nor by routes",
@@ -148,7 +151,7 @@ impl RouteCache {
         }
         features.max_routes = features.max_routes.min(MAX_ROUTES);
         let first_gsi = if config.first_gsi == 0 { IOAPIC_PINS } else { config.first_gsi };
-        if (features.irqfd || !direct) && first_gsi >= features.max_routes {
+        if features.routes && (features.irqfd || !direct) && first_gsi >= features.max_routes {
             return Err(Error::invalid("first_gsi leaves no GSI below max_routes"));
         }
         barrier::choose(config.fences)?;
@@ -185,7 +188,7 @@ impl RouteCache {
     /// Errors: `EINVAL` if it is no interrupt message; `EAGAIN` while the cache is paused (it has nowhere to be kept); what
     /// the kernel says.
     pub fn deliver_message(&self, address: u64, data: u32, requester: u32) -> Result<Reception> {
-        let message = self.addressing().encode(GuestMessage { address, data }, requester);
+        let message = self.encode(GuestMessage { address, data }, requester);
         let message = message.ok_or_else(not_a_message)?;
         loop {
             if let Some(reception) = self.send_if(&message, || true)? {
@@ -205,14 +208,14 @@ impl RouteCache {
             return self.deliver_message(address, data, requester).map(Some);
         }
         let message = GuestMessage { address, data };
-        if !message.is_interrupt() {
+        if !self.is_interrupt(message) {
             return Err(not_a_message());
         }
         loop {
             let generation = self.remap.generation();
             let answer = self.remap.translate(requester, message, || self.is_paused());
             let translated = answer.ok_or_else(paused)?.message;
-            let encoded = translated.and_then(|it| self.addressing().encode(it, requester));
+            let encoded = translated.and_then(|it| self.encode(it, requester));
             let Some(encoded) = encoded else { return Ok(None) };
             let is_valid = || self.remap.generation() == generation;
             if let Some(reception) = self.send_if(&encoded, is_valid)? {
@@ -253,6 +256,8 @@ impl RouteCache {
     pub(crate) fn send(&self, message: &Message, is_counted: bool) -> Sending {
         let result = if self.direct {
             self.host.signal(message)
+        } else if self.features.gsi_direct {
+            self.host.get().gsi_of(message).and_then(|gsi| self.host.raise(gsi))
         } else {
             match self.routes.with_gsi(message, is_counted, |gsi| self.host.raise(gsi)) {
                 Some(result) => result,
@@ -304,6 +309,29 @@ impl RouteCache {
 
     pub(crate) fn addressing(&self) -> Addressing {
         Addressing::from_bits(self.addressing.load(Ordering::SeqCst))
+    }
+
+    /// The guest's message in the form that the backend takes; `None` if it is none.
+    pub(crate) fn encode(&self, message: GuestMessage, requester: u32) -> Option<Message> {
+        let GuestMessage { address, data } = message;
+        if self.features.gsi_direct {
+            // Which messages are any is the interrupt controller's to say.
+            let message = Message { address, data, requester };
+            return self.backend().gsi_of(&message).is_ok().then_some(message);
+        }
+        self.addressing().encode(message, requester)
+    }
+
+    /// The high half of an address matters.
+    pub(crate) fn high_half_counts(&self) -> bool {
+        self.addressing().x2apic_ids
+            || self.features.gsi_direct
+            || cfg!(not(any(target_arch = "x86_64", target_arch = "x86")))
+    }
+
+    /// Whether a vIOMMU takes it for an interrupt.
+    pub(crate) fn is_interrupt(&self, message: GuestMessage) -> bool {
+        self.features.gsi_direct || message.is_interrupt()
     }
 
     /// Numbers of this moment.

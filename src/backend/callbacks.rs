@@ -25,6 +25,8 @@ pub struct Functions {
     pub unbind_irqfd: Option<unsafe extern "C" fn(*mut c_void, c_int, u32) -> c_int>,
     /// [`Backend::raise`].
     pub raise_gsi: Option<unsafe extern "C" fn(*mut c_void, u32) -> c_int>,
+    /// [`Backend::gsi_of`].
+    pub gsi_of: Option<unsafe extern "C" fn(*mut c_void, u64, u32) -> c_int>,
 }
 
 /// See the [module](self).
@@ -46,10 +48,13 @@ impl Callbacks {
     /// The functions can be called with `opaque` from any thread, until [`Backend::close`] has returned.
     pub unsafe fn new(functions: Functions, opaque: *mut c_void, max_routes: u32) -> Self {
         let routes = functions.set_routes.is_some();
+        let gsi_direct = functions.gsi_of.is_some();
+        let numbered = routes || gsi_direct;
         let features = Features {
             direct: functions.signal.is_some(),
             routes: routes && functions.raise_gsi.is_some(),
-            irqfd: routes && functions.bind_irqfd.is_some() && functions.unbind_irqfd.is_some(),
+            irqfd: numbered && functions.bind_irqfd.is_some() && functions.unbind_irqfd.is_some(),
+            gsi_direct: gsi_direct && functions.raise_gsi.is_some(),
             resample: routes,
             requester: false,
             max_routes,
@@ -86,6 +91,13 @@ impl Backend for Callbacks {
         let raise = self.functions.raise_gsi.ok_or_else(|| not_supported("raise_gsi is NULL"))?;
         // SAFETY: as promised to `new`.
         reception(unsafe { raise(self.opaque, gsi) }, "raise_gsi")
+    }
+
+    fn gsi_of(&self, message: &Message) -> Result<u32> {
+        let gsi_of = self.functions.gsi_of.ok_or_else(|| not_supported("gsi_of is NULL"))?;
+        // SAFETY: as promised to `new`.
+        let gsi = inside_host(|| unsafe { gsi_of(self.opaque, message.address, message.data) });
+        u32::try_from(gsi).map_err(|_| Error::new(gsi.saturating_neg(), "gsi_of"))
     }
 
     fn set_routes(&self, entries: &[kvm_irq_routing_entry]) -> Result<()> {

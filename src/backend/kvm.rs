@@ -75,6 +75,7 @@ impl KvmBackend {
             direct: vm.check_extension(Cap::SignalMsi),
             routes: max_routes > 0,
             irqfd: max_routes > 0 && vm.check_extension(Cap::Irqfd),
+            gsi_direct: false,
             resample: vm.check_extension(Cap::IrqfdResample),
             requester: vm.check_extension(Cap::MsiDevid),
             max_routes: u32::try_from(max_routes).unwrap_or(0),

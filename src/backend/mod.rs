@@ -15,9 +15,7 @@ use std::os::fd::BorrowedFd;
 
 use kvm_bindings::kvm_irq_routing_entry;
 
-#[cfg(feature = "capi")]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::message::Message;
 
 #[cfg(feature = "capi")]
@@ -34,6 +32,8 @@ pub struct Features {
     pub routes: bool,
     /// [`Backend::bind_irqfd`] works (KVM_CAP_IRQFD), on routes.
     pub irqfd: bool,
+    /// A message is a GSI ([`Backend::gsi_of`]): there is no table then (GICv2m).
+    pub gsi_direct: bool,
     /// Irqfds of level-triggered pins (KVM_CAP_IRQFD_RESAMPLE).
     pub resample: bool,
     /// The requester is part of a message (KVM_CAP_MSI_DEVID).
@@ -82,6 +82,11 @@ pub trait Backend: Send + Sync {
 
     /// Injects the message that `gsi` is routed to (`KVM_IRQ_LINE_STATUS`).
     fn raise(&self, gsi: u32) -> Result<Reception>;
+
+    /// The GSI that a message is, where it is one.
+    fn gsi_of(&self, _message: &Message) -> Result<u32> {
+        Err(not_supported("a message is no GSI here"))
+    }
 
     /// Replaces the whole table (`KVM_SET_GSI_ROUTING`). On failure the old one stays in force.
     fn set_routes(&self, entries: &[kvm_irq_routing_entry]) -> Result<()>;
@@ -133,6 +138,9 @@ impl<B: Backend + ?Sized> Backend for std::sync::Arc<B> {
     }
     fn raise(&self, gsi: u32) -> Result<Reception> {
         (**self).raise(gsi)
+    }
+    fn gsi_of(&self, message: &Message) -> Result<u32> {
+        (**self).gsi_of(message)
     }
     fn set_routes(&self, entries: &[kvm_irq_routing_entry]) -> Result<()> {
         (**self).set_routes(entries)
@@ -203,7 +211,6 @@ impl From<Box<dyn Backend>> for Host {
 }
 
 /// For methods whose feature is off.
-#[cfg(feature = "capi")]
 pub(crate) fn not_supported(what: &'static str) -> Error {
     Error::new(libc::ENOTSUP, what)
 }

@@ -104,6 +104,7 @@ unsafe fn functions(ops: *const msi_route_cache_ops) -> Result<Functions> {
         bind_irqfd: ops.bind_irqfd,
         unbind_irqfd: ops.unbind_irqfd,
         raise_gsi: ops.raise_gsi,
+        gsi_of: ops.gsi_of,
     })
 }
 
@@ -115,6 +116,7 @@ fn model(functions: Option<Functions>, opaque: *mut c_void) -> Result<Model> {
             bind_irqfd: None,
             unbind_irqfd: None,
             raise_gsi: None,
+            gsi_of: None,
         }) => signal,
         _ => {
             return Err(Error::invalid(

@@ -63,6 +63,9 @@ pub struct msi_route_cache_ops {
         Option<unsafe extern "C" fn(opaque: *mut c_void, fd: c_int, gsi: u32) -> c_int>,
     /// Injects what a GSI is routed to (KVM_IRQ_LINE_STATUS), where there is no `signal`. Above 0: accepted; 0: not.
     pub raise_gsi: Option<unsafe extern "C" fn(opaque: *mut c_void, gsi: u32) -> c_int>,
+    /// The GSI that a message is, for an interrupt controller without a table (GICv2m); then there is no `set_routes`, and
+    /// which messages are any is its to say: a negative errno is none. Called with locks held, and inside msi_deliver where there is no `signal`.
+    pub gsi_of: Option<unsafe extern "C" fn(opaque: *mut c_void, address: u64, data: u32) -> c_int>,
 }
 
 /// What a cache is made of.

@@ -140,9 +140,9 @@ impl Device {
 
     // ---- inside --------------------------------------------------------------------------------
 
-    /// The high half of an address is part of a destination.
+    /// The high half of an address is part of it: of a destination on x86.
     pub(super) fn high_counts(&self) -> bool {
-        self.cache.addressing().x2apic_ids
+        self.cache.high_half_counts()
     }
 
     pub(super) fn is_masked(&self, index: u32) -> bool {

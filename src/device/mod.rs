@@ -347,7 +347,7 @@ impl Device {
 
     /// The message in the form that the kernel takes; `None` if it is none, or means none here.
     fn encode(&self, requester: u32, message: GuestMessage) -> Option<crate::message::Message> {
-        let encoded = self.cache.addressing().encode(message, requester);
+        let encoded = self.cache.encode(message, requester);
         encoded.filter(|_| !self.is_off(message))
     }
 

@@ -99,7 +99,7 @@ impl Device {
 
     /// The vIOMMU would be asked about this message.
     pub(super) fn is_translatable(&self, message: GuestMessage) -> bool {
-        message.is_interrupt() && !self.is_off(message)
+        self.cache.is_interrupt(message) && !self.is_off(message)
     }
 
     /// These tags of this requester's, or of anybody's, are invalid.

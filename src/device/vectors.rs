@@ -26,7 +26,7 @@ impl Device {
         self.refuse_msi()?;
         // "Unused" is something that can be set.
         let is_message = match self.is_remapped() {
-            true => message.is_interrupt(),
+            true => self.cache.is_interrupt(message),
             false => self.encode(control.requester, message).is_some(),
         };
         if !is_message && !self.is_off(message) {

@@ -73,6 +73,8 @@ pub(crate) struct Routes {
     /// Where messages are sent through routes.
     finder: Option<Finder>,
     requester_matters: bool,
+    /// A message is a GSI: there is no table.
+    gsi_direct: bool,
     writes: AtomicU64,
     write_errors: AtomicU64,
     evictions: AtomicU64,
@@ -118,6 +120,7 @@ impl Routes {
             line: Line::new(),
             finder: (!direct).then(|| Finder::new(limit)),
             requester_matters: features.requester,
+            gsi_direct: features.gsi_direct,
             writes: AtomicU64::new(0),
             write_errors: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
@@ -129,6 +132,9 @@ impl Routes {
     /// kernel has all of it already. A change for which there is no room fails alone (`ENOSPC`). A table that the kernel refuses is
     /// tried again in halves, so that only the culprit fails; what fails is as before.
     pub fn apply(&self, backend: &dyn Backend, changes: Vec<Change>) -> Vec<Result<u32>> {
+        if self.gsi_direct {
+            return changes.iter().map(|change| gsi_of(backend, change)).collect();
+        }
         let results = self.line.bring(changes, |batches| {
             let state = &mut *self.state.lock();
             let all: Vec<Change> = batches.iter().copied().flatten().cloned().collect();
@@ -536,4 +542,16 @@ fn closed() -> Error {
 
 fn no_room() -> Error {
     Error::new(libc::ENOSPC, "the kernel's table of routes is full of routes in use")
+}
+
+/// Where a message is a GSI.
+fn gsi_of(backend: &dyn Backend, change: &Change) -> Result<u32> {
+    match change {
+        Change::Pin(message) | Change::Retarget(_, message) | Change::Provide(message) => {
+            backend.gsi_of(message)
+        }
+        Change::Own(..) | Change::Explicit(..) => {
+            Err(Error::new(libc::ENOTSUP, "there is no table of routes"))
+        }
+    }
 }

@@ -195,7 +195,8 @@ static void masked_vectors_stay_silent_in_the_storm(enum host host)
     atomic_store(&over, false);
     for (unsigned i = 0; i < 2; i++)
         expect_ok(pthread_create(&threads[i], NULL, deliver_and_signal, streams));
-    for (uint64_t end = now_us() + STORM_US; now_us() < end; turns++) {
+    /* Longer on a machine that has other things to do. */
+    for (uint64_t start = now_us(); now_us() < start + (turns > 100 ? STORM_US : 20 * STORM_US); turns++) {
         uint32_t i = turns % STREAMS;
         unsigned vector = 0x40 + turns / STREAMS % 64;
         expect_ok(msi_vector_mask(rig.dev, i));

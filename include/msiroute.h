@@ -192,7 +192,7 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_BUS_MASTER (1 << 2)
 
 /**
- * The eventfd must be served by the kernel (posted interrupts); without a relay every one is.
+ * The eventfd must be served by the kernel (posted interrupts), never by the relay; without a relay every one is.
  */
 #define MSIROUTE_EVENTFD_KERNEL_ONLY (1 << 0)
 
@@ -200,6 +200,11 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
  * Not duplicated: it must stay open, and be this file, until it is unbound.
  */
 #define MSIROUTE_EVENTFD_BORROWED (1 << 1)
+
+/**
+ * The relay alone serves it, if it is on; it takes no route.
+ */
+#define MSIROUTE_EVENTFD_RELAY_ONLY (1 << 3)
 
 /**
  * The VMM, told by `changed` that the vector is not live, keeps the source from signalling (vhost, VFIO): masking the vector
@@ -232,6 +237,11 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
  * It should send, and has an eventfd that nobody serves: events are counted, and serving is tried again.
  */
 #define MSIROUTE_VECTOR_UNSERVED (1 << 4)
+
+/**
+ * It has eventfds, and the relay serves them now, or some of them.
+ */
+#define MSIROUTE_VECTOR_RELAYED (1 << 6)
 
 /**
  * The vIOMMU refuses its message: it holds what is raised until a later translation allows it. A vector that could not send anyway
@@ -398,6 +408,22 @@ struct msi_route_cache_stats {
    * KVM_IRQFD calls that unbound one.
    */
   uint64_t irqfd_unbinds;
+  /**
+   * Vectors that the relay serves now.
+   */
+  uint64_t relayed_vectors;
+  /**
+   * Messages that the relay has sent.
+   */
+  uint64_t relayed_messages;
+  /**
+   * Vectors that the relay has given to the kernel.
+   */
+  uint64_t promotions;
+  /**
+   * Vectors that made way for busier ones: the relay serves them again.
+   */
+  uint64_t demotions;
   /**
    * Vectors now that should be served and have an eventfd that nobody serves.
    */
@@ -873,6 +899,42 @@ size_t msi_device_capability_size(const struct msi_device *dev);
  */
 void msi_route_cache_set_log(void (*log)(void *opaque, uint32_t level, const char *message),
                              void *opaque);
+
+/**
+ * Turns the relay on, if it is not: eventfds of open vectors are then served from user space, by whoever runs it, until those
+ * that are busy and calm have been given to the kernel. Setting and unmasking write no table any more, and eventfds may
+ * outnumber routes. (Vectors with a MSIROUTE_EVENTFD_KERNEL_ONLY eventfd, pins and explicit routes are as without it.) Vectors
+ * that were unserved are its at once. The library makes no thread: run it in the VMM's main loop, by
+ * msi_route_cache_relay_run() whenever this descriptor is readable, or lend it threads, msi_route_cache_relay_loop(). [control]
+ *
+ * \return the descriptor, to be polled for POLLIN; it stays the library's, the same until msi_route_cache_free(). -EINVAL; -EMFILE;
+ *         -ENOMEM; -ENOSPC (fs.epoll.max_user_watches). After an error it is off.
+ */
+int msi_route_cache_relay_fd(struct msi_route_cache *cache);
+
+/**
+ * Serves what is signalled now, in one bounded batch, and promotes what is due; waits for no event. Any thread; several may.
+ *
+ * \return 1: more may be ready; 0; -EINVAL (also if the relay is off).
+ */
+int msi_route_cache_relay_run(struct msi_route_cache *cache);
+
+/**
+ * Serves until msi_route_cache_relay_stop() or msi_route_cache_free(). Any thread; its name, signals, priority and seccomp filter are
+ * the VMM's.
+ *
+ * \return 0; -EINVAL (also if the relay is off).
+ */
+int msi_route_cache_relay_loop(struct msi_route_cache *cache);
+
+/**
+ * Turns the relay off: ends run and loop, on whatever thread, and then gives what it served to the kernel, with one write of the
+ * table. Not from inside a callback. [control]
+ *
+ * \return 0; -EINVAL (also if it is off); -ENOSPC (not routes enough: the vectors left over are UNSERVED now, their events counted)
+ *         or what the kernel says. It is off all the same.
+ */
+int msi_route_cache_relay_stop(struct msi_route_cache *cache);
 
 /**
  * From now on the messages of the VM's devices go through the vIOMMU, live ones too; but for those of devices with

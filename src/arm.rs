@@ -10,65 +10,9 @@
 //!    eventfds are bound; if it was changed meanwhile, the pin is given up, and whoever made
 //!    the change sees to the item.
 
-use std::sync::Arc;
-
 use crate::cache::RouteCache;
-use crate::changed::Changed;
 use crate::error::Result;
-use crate::routes::{Change, PinnedRoute};
-
-/// Whose items are armed: a device its vectors', the VMM's own GSIs.
-pub(crate) trait Owner: Send + Sync {
-    /// The first step.
-    fn stage(&self, index: u32) -> Stage;
-    /// The third, with the route that the second gave.
-    fn finish(&self, index: u32, staged: &Staged, route: Result<u32>) -> Finish;
-    /// Sends what is pending, if it can be sent.
-    fn hand_over(&self, index: u32) -> Result<()>;
-    /// Tells the VMM.
-    fn tell(&self, _changed: Changed) {}
-    /// The commit that this was staged for went well.
-    fn keep(&self, _index: u32) {}
-    /// It did not: whether the item is to be as it was before, which arming it again will make it.
-    fn take_back(&self, _index: u32) -> bool {
-        false
-    }
-}
-
-/// What is to be armed.
-#[derive(Clone)]
-pub(crate) struct Item {
-    pub owner: Arc<dyn Owner>,
-    pub index: u32,
-}
-
-impl Item {
-    /// The same for the same.
-    pub fn key(&self) -> (usize, u32) {
-        (Arc::as_ptr(&self.owner).cast::<()>().addr(), self.index)
-    }
-}
-
-/// An item between the first step and the third.
-pub(crate) struct Staged {
-    /// The owner's, to see whether it changed meanwhile.
-    pub generation: u32,
-    pub change: Change,
-    /// The pin that the change owns.
-    pub from: Option<PinnedRoute>,
-}
-
-pub(crate) enum Stage {
-    /// There is nothing to be done in the table.
-    Done(Result<()>),
-    Change(Staged),
-}
-
-pub(crate) enum Finish {
-    Done(Result<()>),
-    /// Look at it again: changes may have overtaken each other.
-    Again,
-}
+use crate::owner::{Finish, Item, Stage};
 
 /// The three steps; then others that could not be served before, if this change may have helped them.
 pub(crate) fn arm(cache: &RouteCache, items: &[Item]) -> Result<()> {

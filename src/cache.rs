@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
 
 use kvm_bindings::kvm_irq_routing_entry;
+use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
 use crate::backend::kvm::KvmBackend;
 use crate::backend::{self, Backend, Features, Host, Reception};
 use crate::error::{Error, Result};
 use crate::message::{Addressing, GuestMessage, Message, NO_REQUESTER};
+use crate::relay::Relay;
 use crate::remap::{Remap, Translate, NO_TAG};
 use crate::routes::Routes;
 use crate::stats::Stats;
@@ -70,6 +72,12 @@ pub(crate) trait Member: Send + Sync {
     fn invalidate(&self, requester: u32, tags: &RangeInclusive<u64>);
     /// Nothing of what is invalid is sent any more when this returns; what the vIOMMU says now is.
     fn translate(&self) -> Result<()>;
+    /// The relay is on: it hears the eventfds.
+    fn start_relaying(&self) -> Result<()>;
+    /// It is off: give them to the kernel.
+    fn stop_relaying(&self) -> Result<()>;
+    /// Vectors that the relay serves now.
+    fn relayed(&self) -> u64;
     /// Try again to serve what could not be served.
     fn retry(&self) -> Result<()>;
     /// Vectors that are open and have an eventfd nobody serves.
@@ -96,6 +104,7 @@ pub struct RouteCache {
     paused: AtomicBool,
     shared: Mutex<Shared>,
     remap: Remap,
+    relay: OnceCell<Relay>,
     /// Some vector may be unserved. Only a hint that looking is worth while.
     some_unserved: AtomicBool,
     occasions: AtomicU64,
@@ -167,6 +176,7 @@ impl RouteCache {
             paused: AtomicBool::new(config.paused),
             shared: Mutex::default(),
             remap: Remap::new(),
+            relay: OnceCell::new(),
             some_unserved: AtomicBool::new(false),
             occasions: AtomicU64::new(0),
             irqfd_binds: AtomicU64::new(0),
@@ -337,6 +347,9 @@ impl RouteCache {
     /// Numbers of this moment.
     pub fn stats(&self) -> Stats {
         let counts = self.routes.counts();
+        let relay = |of: fn(&Relay) -> &AtomicU64| {
+            self.relay.get().map_or(0, |relay| of(relay).load(Ordering::Relaxed))
+        };
         Stats {
             table_writes: counts.writes,
             table_write_errors: counts.write_errors,
@@ -345,12 +358,17 @@ impl RouteCache {
             evictions: counts.evictions,
             irqfd_binds: self.irqfd_binds.load(Ordering::Relaxed),
             irqfd_unbinds: self.irqfd_unbinds.load(Ordering::Relaxed),
+            relayed_vectors: self.members().iter().map(|member| member.relayed()).sum(),
+            relayed_messages: relay(|it| &it.messages),
+            promotions: relay(|it| &it.promotions),
+            demotions: relay(|it| &it.demotions),
             unserved_vectors: self.members().iter().map(|member| member.unserved()).sum(),
         }
     }
 
     /// Unbinds everything and lets the VM go; devices answer `ESHUTDOWN` from now on.
     pub fn shut_down(&self) {
+        self.end_relay();
         for member in self.members() {
             member.shut_down();
         }
@@ -419,6 +437,16 @@ impl RouteCache {
         drop(self.pauses.lock());
     }
 
+    // ---- the relay -----------------------------------------------------------------------------
+
+    pub(crate) fn relay(&self) -> Option<&Relay> {
+        self.relay.get()
+    }
+
+    pub(crate) fn get_or_make_relay(&self) -> Result<&Relay> {
+        self.relay.get_or_try_init(Relay::new)
+    }
+
     // ---- remapping -----------------------------------------------------------------------------
 
     pub(crate) fn remap(&self) -> &Remap {
@@ -468,7 +496,7 @@ impl RouteCache {
         self.shared.lock().members.remove(&address);
     }
 
-    fn members(&self) -> Vec<Arc<dyn Member>> {
+    pub(crate) fn members(&self) -> Vec<Arc<dyn Member>> {
         // The last reference to a device must not go while the lock is held: its drop takes it.
         self.shared.lock().members.values().filter_map(Weak::upgrade).collect()
     }

@@ -16,10 +16,11 @@ use std::sync::{Arc, Weak};
 use kvm_bindings::{kvm_irq_routing_entry, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQ_ROUTING_MSI};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::arm::{self, Finish, Item, Owner, Stage, Staged};
+use crate::arm;
 use crate::cache::{first_error, refuse_reentry, Member, RouteCache};
 use crate::error::{Error, Result};
 use crate::irqfd::{self, Irqfd};
+use crate::owner::{Finish, Item, Owner, Stage, Staged};
 use crate::routes::{is_same, Change};
 use crate::transaction::{self, arm_or_take_back};
 
@@ -417,6 +418,18 @@ impl Member for ExplicitRoutes {
 
     fn translate(&self) -> Result<()> {
         Ok(())
+    }
+
+    fn start_relaying(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn stop_relaying(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn relayed(&self) -> u64 {
+        0
     }
 
     fn pause(&self) -> Result<()> {

@@ -18,6 +18,14 @@ pub struct Stats {
     pub irqfd_binds: u64,
     /// `KVM_IRQFD` calls that unbound one.
     pub irqfd_unbinds: u64,
+    /// Vectors that the relay serves now.
+    pub relayed_vectors: u64,
+    /// Messages that it has sent.
+    pub relayed_messages: u64,
+    /// Vectors that it has given to the kernel.
+    pub promotions: u64,
+    /// Vectors that it has taken back, for busier ones.
+    pub demotions: u64,
     /// Vectors now that should be served and have an eventfd that nobody serves.
     pub unserved_vectors: u64,
 }

@@ -4,10 +4,11 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use crate::arm::{self, arm, Item, Owner};
+use crate::arm::{self, arm};
 use crate::cache::{first_error, refuse_reentry, RouteCache};
 use crate::changed::Changed;
 use crate::error::{Error, Result};
+use crate::owner::{Item, Owner};
 
 /// If this thread is in a transaction, its commit will arm these.
 pub(crate) fn defer(cache: &Arc<RouteCache>, items: &[Item]) -> bool {

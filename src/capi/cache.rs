@@ -328,6 +328,10 @@ pub unsafe extern "C" fn msi_route_cache_stats(
             evictions: now.evictions,
             irqfd_binds: now.irqfd_binds,
             irqfd_unbinds: now.irqfd_unbinds,
+            relayed_vectors: now.relayed_vectors,
+            relayed_messages: now.relayed_messages,
+            promotions: now.promotions,
+            demotions: now.demotions,
             unserved_vectors: now.unserved_vectors,
         };
         // SAFETY: C's to give.

@@ -13,6 +13,7 @@ mod device;
 mod explicit;
 mod guest;
 mod log;
+mod relay;
 mod remap;
 mod state;
 pub mod types;

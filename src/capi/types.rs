@@ -130,6 +130,14 @@ pub struct msi_route_cache_stats {
     pub irqfd_binds: u64,
     /// KVM_IRQFD calls that unbound one.
     pub irqfd_unbinds: u64,
+    /// Vectors that the relay serves now.
+    pub relayed_vectors: u64,
+    /// Messages that the relay has sent.
+    pub relayed_messages: u64,
+    /// Vectors that the relay has given to the kernel.
+    pub promotions: u64,
+    /// Vectors that made way for busier ones: the relay serves them again.
+    pub demotions: u64,
     /// Vectors now that should be served and have an eventfd that nobody serves.
     pub unserved_vectors: u64,
 }
@@ -223,10 +231,13 @@ pub const MSIROUTE_FUNCTION_MASKED: u32 = 1 << 1;
 /// The function may master the bus.
 pub const MSIROUTE_BUS_MASTER: u32 = 1 << 2;
 
-/// The eventfd must be served by the kernel (posted interrupts); without a relay every one is.
+/// The eventfd must be served by the kernel (posted interrupts), never by the relay; without a relay every one is.
 pub const MSIROUTE_EVENTFD_KERNEL_ONLY: u32 = 1 << 0;
 /// Not duplicated: it must stay open, and be this file, until it is unbound.
 pub const MSIROUTE_EVENTFD_BORROWED: u32 = 1 << 1;
+
+/// The relay alone serves it, if it is on; it takes no route.
+pub const MSIROUTE_EVENTFD_RELAY_ONLY: u32 = 1 << 3;
 
 /// The VMM, told by `changed` that the vector is not live, keeps the source from signalling (vhost, VFIO): masking the vector
 /// or the function does not unbind the eventfd then, which is dear. What the source holds back meanwhile is the VMM's to show in
@@ -243,6 +254,8 @@ pub const MSIROUTE_VECTOR_LIVE: u32 = 1 << 2;
 pub const MSIROUTE_VECTOR_IN_KERNEL: u32 = 1 << 3;
 /// It should send, and has an eventfd that nobody serves: events are counted, and serving is tried again.
 pub const MSIROUTE_VECTOR_UNSERVED: u32 = 1 << 4;
+/// It has eventfds, and the relay serves them now, or some of them.
+pub const MSIROUTE_VECTOR_RELAYED: u32 = 1 << 6;
 /// The vIOMMU refuses its message: it holds what is raised until a later translation allows it. A vector that could not send anyway
 /// (masked, disabled) is not asked about.
 pub const MSIROUTE_VECTOR_BLOCKED: u32 = 1 << 5;

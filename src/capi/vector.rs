@@ -7,6 +7,8 @@ use std::ffi::c_int;
 use super::cache::borrow_fd;
 use super::types::*;
 use super::{arg, check_flags, control, control_value, msi_device, write_struct};
+use crate::device::{EventfdOptions, Server};
+use crate::error::Error;
 use crate::Masking;
 
 /// Gives a vector a message: the guest's address and data. Once this returns the old one is not sent any more, and no
@@ -99,6 +101,7 @@ pub unsafe extern "C" fn msi_vector_bind_eventfd(
         let device = &unsafe { arg(dev) }?.device;
         let known = MSIROUTE_EVENTFD_KERNEL_ONLY
             | MSIROUTE_EVENTFD_BORROWED
+            | MSIROUTE_EVENTFD_RELAY_ONLY
             | MSIROUTE_EVENTFD_MASKED_AT_SOURCE;
         check_flags(flags, known)?;
         let fd = borrow_fd(fd, "the eventfd is not open")?;
@@ -106,11 +109,19 @@ pub unsafe extern "C" fn msi_vector_bind_eventfd(
             0 => Masking::Unbind,
             _ => Masking::AtSource,
         };
+        let only = MSIROUTE_EVENTFD_KERNEL_ONLY | MSIROUTE_EVENTFD_RELAY_ONLY;
+        let server = match flags & only {
+            0 => Server::Any,
+            MSIROUTE_EVENTFD_KERNEL_ONLY => Server::Kernel,
+            MSIROUTE_EVENTFD_RELAY_ONLY => Server::Relay,
+            _ => return Err(Error::invalid("KERNEL_ONLY and RELAY_ONLY leave nobody")),
+        };
+        let options = EventfdOptions { masking, server };
         if flags & MSIROUTE_EVENTFD_BORROWED == 0 {
-            return device.bind_eventfd(index, fd, masking);
+            return device.bind_eventfd(index, fd, options);
         }
         // SAFETY: C says by the flag that it stays open until it is unbound.
-        unsafe { device.bind_lent_eventfd(index, fd, masking) }
+        unsafe { device.bind_lent_eventfd(index, fd, options) }
     })
 }
 
@@ -148,6 +159,7 @@ pub unsafe extern "C" fn msi_vector_info(
             (now.set, MSIROUTE_VECTOR_SET),
             (now.masked, MSIROUTE_VECTOR_MASKED),
             (now.live, MSIROUTE_VECTOR_LIVE),
+            (now.relayed, MSIROUTE_VECTOR_RELAYED),
             (now.blocked, MSIROUTE_VECTOR_BLOCKED),
             (now.in_kernel, MSIROUTE_VECTOR_IN_KERNEL),
             (now.unserved, MSIROUTE_VECTOR_UNSERVED),

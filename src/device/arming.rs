@@ -2,9 +2,9 @@
 //! A device's vectors as what is armed: which route an open vector wants, and its eventfds bound to it.
 
 use super::Device;
-use crate::arm::{Finish, Owner, Stage, Staged};
 use crate::changed::Changed;
 use crate::error::{Error, Result};
+use crate::owner::{Finish, Owner, Sample, ServedBy, Stage, Staged, Verdict};
 use crate::routes::{Change, PinnedRoute};
 
 impl Owner for Device {
@@ -25,6 +25,26 @@ impl Owner for Device {
 
     fn tell(&self, changed: Changed) {
         self.tell_unless_paused(changed);
+    }
+
+    fn signalled(&self, index: u32) {
+        self.relay_signalled(index);
+    }
+
+    fn served_by(&self, index: u32) -> ServedBy {
+        self.relay_served_by(index)
+    }
+
+    fn heat(&self, index: u32) -> u32 {
+        self.relay_heat(index)
+    }
+
+    fn sample(&self, index: u32) -> Sample {
+        self.relay_sample(index)
+    }
+
+    fn judge(&self, index: u32) -> Verdict {
+        self.relay_judge(index)
     }
 }
 
@@ -63,7 +83,7 @@ fn stage(device: &Device, index: u32) -> Stage {
         }
         return Stage::Done(result);
     }
-    if eventfds.len() == 0 {
+    if !eventfds.may_be_bound() {
         return Stage::Done(Ok(()));
     }
     let from = eventfds.route.take();

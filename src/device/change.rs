@@ -239,11 +239,17 @@ impl Device {
         let only_masked = self.gate.bits() & !closed::FUNCTION_MASKED == 0;
         let mut to_unbind = Vec::new();
         for (vector, control) in vectors.iter().zip(controls.iter_mut()) {
-            if let Some(eventfds) = &mut control.eventfds {
-                if !vector.is_open(&self.gate) {
-                    let may_stay = only_masked && vector.is_set();
-                    to_unbind.extend(eventfds.bound_ones(may_stay));
+            let is_relayed = self.is_relayed(control);
+            let Some(eventfds) = &mut control.eventfds else { continue };
+            // The relay serves it without waiting for another route.
+            let is_stale = is_relayed && eventfds.is_stale(vector.message());
+            if is_stale || !vector.is_open(&self.gate) {
+                if is_relayed {
+                    eventfds.traffic.unbound();
+                    eventfds.release_unused_route(&self.cache);
                 }
+                let may_stay = only_masked && vector.is_set() && !is_stale;
+                to_unbind.extend(eventfds.bound_ones(may_stay));
             }
         }
         if to_unbind.is_empty() {

@@ -8,12 +8,16 @@
 //! may go. An eventfd that is not bound counts, and its counter is its vector's pending bit; what it
 //! counted is taken over just before it is bound.
 
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::sync::Weak;
 
+use super::relaying::Traffic;
 use crate::cache::{first_error, RouteCache};
 use crate::error::Result;
 use crate::irqfd::Irqfd;
 use crate::message::Message;
+use crate::owner::Owner;
+use crate::relay::{Relay, Token};
 use crate::routes::PinnedRoute;
 
 /// How an eventfd is kept from interrupting while the guest has its vector masked.
@@ -27,9 +31,50 @@ pub enum Masking {
     AtSource,
 }
 
+/// Who may serve an eventfd.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Server {
+    /// The kernel, or the relay if there is one: see there.
+    #[default]
+    Any,
+    /// The kernel alone (posted interrupts).
+    Kernel,
+    /// The relay alone.
+    Relay,
+}
+
+/// How an eventfd is served.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventfdOptions {
+    /// While its vector is masked.
+    pub masking: Masking,
+    /// While it is not.
+    pub server: Server,
+}
+
+impl From<Masking> for EventfdOptions {
+    fn from(masking: Masking) -> Self {
+        EventfdOptions { masking, ..Self::default() }
+    }
+}
+
 pub(super) struct Eventfd {
     irqfd: Irqfd,
-    masking: Masking,
+    options: EventfdOptions,
+    /// Its place in the relay, while that is on.
+    token: Option<Token>,
+    /// The relay does not hear it.
+    is_deaf: bool,
+}
+
+impl Eventfd {
+    fn number(&self) -> RawFd {
+        self.irqfd.as_fd().as_raw_fd()
+    }
+
+    fn may_be_bound(&self) -> bool {
+        self.options.server != Server::Relay
+    }
 }
 
 /// Exists while the vector has an eventfd, or if it is a pin.
@@ -42,6 +87,7 @@ pub(super) struct Eventfds {
     pub route: Option<PinnedRoute>,
     /// Why there could be no route; 0 if there could.
     pub refusal: i32,
+    pub traffic: Traffic,
 }
 
 impl Eventfds {
@@ -73,8 +119,77 @@ impl Eventfds {
     pub fn all_send(&self, message: Option<Message>) -> bool {
         self.route.is_some_and(|route| {
             Some(route.message) == message
-                && self.list.iter().all(|eventfd| eventfd.irqfd.bound == Some(route.gsi))
+                && self.bindable().all(|eventfd| eventfd.irqfd.bound == Some(route.gsi))
         })
+    }
+
+    fn bindable(&self) -> impl Iterator<Item = &Eventfd> {
+        self.list.iter().filter(|eventfd| eventfd.may_be_bound())
+    }
+
+    /// Some may be irqfds.
+    pub fn may_be_bound(&self) -> bool {
+        self.bindable().next().is_some()
+    }
+
+    /// Some are served by the relay or not at all.
+    pub fn need_relay(&self) -> bool {
+        self.list.iter().any(|eventfd| !eventfd.may_be_bound())
+    }
+
+    /// The relay hears all of them.
+    pub fn may_be_relayed(&self) -> bool {
+        !self.list.is_empty() && self.list.iter().all(|eventfd| eventfd.token.is_some())
+    }
+
+    /// What they send as irqfds is not this.
+    pub fn is_stale(&self, message: Option<Message>) -> bool {
+        self.route.is_some_and(|route| Some(route.message) != message)
+    }
+
+    /// Has the relay hear those that it may serve.
+    pub fn take_in(&mut self, relay: &Relay, owner: &Weak<dyn Owner>, index: u32) -> Result<()> {
+        if self.pin.is_some() {
+            return Ok(());
+        }
+        for eventfd in &mut self.list {
+            if eventfd.token.is_none() && eventfd.options.server != Server::Kernel {
+                let token = relay.take_in(eventfd.number(), owner.clone(), index)?;
+                (eventfd.token, eventfd.is_deaf) = (Some(token), false);
+            }
+        }
+        Ok(())
+    }
+
+    pub fn leave(&mut self, relay: &Relay) {
+        for eventfd in &mut self.list {
+            if let Some(token) = eventfd.token.take() {
+                relay.let_go(eventfd.number(), token);
+            }
+        }
+    }
+
+    pub fn deafen(&mut self, relay: &Relay) {
+        for eventfd in self.list.iter_mut().filter(|eventfd| !eventfd.is_deaf) {
+            if let Some(token) = eventfd.token {
+                relay.deafen(eventfd.number(), token);
+                eventfd.is_deaf = true;
+            }
+        }
+    }
+
+    pub fn listen(&mut self, relay: &Relay) {
+        for eventfd in self.list.iter_mut().filter(|eventfd| eventfd.is_deaf) {
+            if let Some(token) = eventfd.token {
+                relay.listen(eventfd.number(), token);
+                eventfd.is_deaf = false;
+            }
+        }
+    }
+
+    /// None is an irqfd, but the route stays.
+    pub fn unbind_for_a_while(&mut self, cache: &RouteCache) -> Result<()> {
+        self.unbind_if(cache, |_| true)
     }
 
     /// Whether this one is an irqfd now; `None` if it is not here.
@@ -104,13 +219,13 @@ impl Eventfds {
         &mut self,
         cache: &RouteCache,
         fd: BorrowedFd<'_>,
-        masking: Masking,
+        options: EventfdOptions,
         borrow: bool,
     ) -> Result<()> {
         let irqfd = Irqfd::take(cache, fd, None, borrow)?;
         // Nearly always there is one only.
         self.list.reserve_exact(1);
-        self.list.push(Eventfd { irqfd, masking });
+        self.list.push(Eventfd { irqfd, options, token: None, is_deaf: false });
         Ok(())
     }
 
@@ -132,6 +247,9 @@ impl Eventfds {
         self.list.retain(|eventfd| {
             let stays = !is_meant(eventfd) || eventfd.irqfd.bound.is_some();
             if !stays {
+                if let (Some(token), Some(relay)) = (eventfd.token, cache.relay()) {
+                    relay.let_go(eventfd.number(), token);
+                }
                 eventfd.irqfd.release(cache);
             }
             stays
@@ -143,12 +261,15 @@ impl Eventfds {
     /// taken out of the counters, for the caller to send.
     pub fn bind(&mut self, cache: &RouteCache) -> (bool, Result<()>) {
         self.refusal = 0;
+        self.traffic.ends_sample();
         let Some(route) = self.route else {
             return (false, Ok(()));
         };
         let mut result = self.unbind_if(cache, |eventfd| eventfd.irqfd.bound != Some(route.gsi));
         let mut counted = false;
-        for eventfd in self.list.iter_mut().filter(|eventfd| eventfd.irqfd.bound.is_none()) {
+        let is_meant =
+            |eventfd: &&mut Eventfd| eventfd.irqfd.bound.is_none() && eventfd.may_be_bound();
+        for eventfd in self.list.iter_mut().filter(is_meant) {
             // Before it is bound: afterwards the counter no longer tells what was delivered.
             let count = eventfd.irqfd.take_count();
             match eventfd.irqfd.bind(cache, route.gsi) {
@@ -173,7 +294,8 @@ impl Eventfds {
     /// Those that the kernel reads; `may_stay`: but for those that their source keeps silent.
     pub fn bound_ones(&mut self, may_stay: bool) -> impl Iterator<Item = &mut Irqfd> {
         let is_meant = move |eventfd: &&mut Eventfd| {
-            eventfd.irqfd.bound.is_some() && !(may_stay && eventfd.masking == Masking::AtSource)
+            eventfd.irqfd.bound.is_some()
+                && !(may_stay && eventfd.options.masking == Masking::AtSource)
         };
         self.list.iter_mut().filter(is_meant).map(|eventfd| &mut eventfd.irqfd)
     }
@@ -202,7 +324,7 @@ impl Eventfds {
     }
 
     pub fn release_unused_route(&mut self, cache: &RouteCache) {
-        if self.pin.is_some() {
+        if self.pin.is_some() || self.traffic.is_sampled() {
             return;
         }
         if let Some(unused) = self.route.filter(|route| !self.is_bound_to(route.gsi)) {

@@ -7,6 +7,7 @@
 //! - [`guest`]: the guest's accesses to registers.
 //! - [`function`]: what concerns all vectors at once.
 //! - [`state`]: save and load, import and export.
+//! - [`relaying`]: a vector as what the relay serves.
 //! - [`remapping`]: messages through the vIOMMU.
 //! - [`notice`]: telling the VMM what changed.
 //! - [`eventfds`]: a vector's eventfds and the route they stand on.
@@ -28,6 +29,7 @@ mod eventfds;
 mod function;
 mod guest;
 mod notice;
+mod relaying;
 mod remapping;
 mod state;
 mod vectors;
@@ -37,11 +39,12 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::arm::{self, Item};
+use crate::arm;
 use crate::backend::Reception;
 use crate::cache::{first_error, refuse_reentry, Member, RouteCache};
 use crate::error::{Error, Result};
 use crate::message::{GuestMessage, NO_REQUESTER};
+use crate::owner::Item;
 use crate::registers::{msi, msix, Registers};
 use crate::transaction;
 use crate::vector::{Gate, Vector};
@@ -52,7 +55,7 @@ use notice::Listener;
 pub use crate::changed::Changed;
 pub use crate::registers::msi::MsiForm;
 pub use crate::registers::{Capability, Place};
-pub use eventfds::Masking;
+pub use eventfds::{EventfdOptions, Masking, Server};
 pub use notice::OnChange;
 pub use state::{Raw, RawMut};
 
@@ -195,6 +198,8 @@ pub struct VectorInfo {
     pub blocked: bool,
     /// It has eventfds, and every one is an irqfd now.
     pub in_kernel: bool,
+    /// It has eventfds, and the relay serves them now.
+    pub relayed: bool,
     /// It should send, and has an eventfd that nobody serves.
     pub unserved: bool,
     /// The message, as it was set.
@@ -367,7 +372,9 @@ impl Device {
     fn is_unserved(&self, vector: &Vector, control: &VectorControl) -> bool {
         control.eventfds.as_deref().is_some_and(|it| {
             let should_send = it.len() > 0 && vector.is_open(&self.gate);
-            (should_send && !it.all_send(vector.message())) || it.is_wrong_pin(vector.message())
+            let is_served = it.all_send(vector.message()) && !it.need_relay();
+            (should_send && !is_served && !self.is_relayed(control))
+                || it.is_wrong_pin(vector.message())
         })
     }
 
@@ -387,6 +394,7 @@ impl Device {
     }
 
     fn serve_those(&self, indices: Range<u32>) -> Result<()> {
+        self.relay_those(indices.clone());
         let items = self.items(indices.clone());
         if transaction::defer(&self.cache, &items) {
             // Vectors with eventfds send what is pending at the commit, together with what those have
@@ -399,14 +407,15 @@ impl Device {
         armed.and(first_error(indices.map(|index| self.hand_over(index))))
     }
 
-    /// Those that have eventfds.
+    /// Those that have eventfds which the kernel is to serve now.
     fn items(&self, indices: Range<u32>) -> Vec<Item> {
         let Some(device) = self.me.upgrade() else {
             return Vec::new();
         };
         let control = self.control.lock();
         let has_eventfds = |index: &u32| {
-            control.vectors.get(*index as usize).is_some_and(|it| it.eventfds.is_some())
+            let vector_control = control.vectors.get(*index as usize);
+            vector_control.is_some_and(|it| it.eventfds.is_some() && !self.is_relayed(it))
         };
         let item = |index| Item { owner: device.clone(), index };
         indices.filter(has_eventfds).map(item).collect()
@@ -467,6 +476,20 @@ impl Member for Device {
     fn retry(&self) -> Result<()> {
         let armed = arm::flush(&self.cache, &self.items(self.all()));
         armed.and(first_error(self.all().map(|index| self.hand_over(index))))
+    }
+
+    fn start_relaying(&self) -> Result<()> {
+        Device::start_relaying(self)
+    }
+
+    fn stop_relaying(&self) -> Result<()> {
+        Device::stop_relaying(self)
+    }
+
+    fn relayed(&self) -> u64 {
+        let control = self.control.lock();
+        let vectors = self.vectors.iter().zip(control.vectors.iter());
+        vectors.filter(|(vector, control)| self.is_in_relay(vector, control)).count() as u64
     }
 
     fn unserved(&self) -> u64 {

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use super::change::GateChange;
 use super::eventfds::Eventfds;
-use super::{guest, Control, Device, Kind, Masking, VectorControl, VectorInfo};
+use super::{guest, Control, Device, EventfdOptions, Kind, Masking, VectorControl, VectorInfo};
 use crate::cache::not_a_message;
 use crate::error::{Error, Result};
 use crate::message::GuestMessage;
@@ -127,8 +127,13 @@ impl Device {
     /// Errors: `EBADF`; `EINVAL` (no eventfd, or a semaphore; [`Masking::AtSource`] without anybody to tell); `EBUSY`
     /// if it is bound to a vector already; `ENOTSUP` where there are no irqfds; `EMFILE`; outside a transaction
     /// also what serving it says. It is not bound then.
-    pub fn bind_eventfd(&self, index: u32, fd: BorrowedFd<'_>, masking: Masking) -> Result<()> {
-        self.bind(index, fd, masking, false)
+    pub fn bind_eventfd(
+        &self,
+        index: u32,
+        fd: BorrowedFd<'_>,
+        options: impl Into<EventfdOptions>,
+    ) -> Result<()> {
+        self.bind(index, fd, options.into(), false)
     }
 
     /// [`Device::bind_eventfd`] without the duplicate.
@@ -140,16 +145,22 @@ impl Device {
         &self,
         index: u32,
         fd: BorrowedFd<'_>,
-        masking: Masking,
+        options: impl Into<EventfdOptions>,
     ) -> Result<()> {
-        self.bind(index, fd, masking, true)
+        self.bind(index, fd, options.into(), true)
     }
 
-    fn bind(&self, index: u32, fd: BorrowedFd<'_>, masking: Masking, borrow: bool) -> Result<()> {
-        if !self.cache.features().irqfd {
+    fn bind(
+        &self,
+        index: u32,
+        fd: BorrowedFd<'_>,
+        options: EventfdOptions,
+        borrow: bool,
+    ) -> Result<()> {
+        if !self.cache.features().irqfd && !self.may_relay(options.server) {
             return Err(Error::new(libc::ENOTSUP, "eventfds cannot be bound: there are no irqfds"));
         }
-        if masking == Masking::AtSource && self.listener.is_none() {
+        if options.masking == Masking::AtSource && self.listener.is_none() {
             return Err(Error::invalid(
                 "a source that is masked by the VMM needs a device that tells it when (changed)",
             ));
@@ -157,7 +168,13 @@ impl Device {
         let mut control = self.lock()?;
         let (_, vector_control) = self.both(&mut control, index)?;
         let eventfds = vector_control.eventfds.get_or_insert_default();
-        let added = eventfds.add(&self.cache, fd, masking, borrow);
+        let mut added = eventfds.add(&self.cache, fd, options, borrow);
+        if added.is_ok() {
+            added = self.take_in(eventfds, index);
+            if added.is_err() {
+                eventfds.remove(&self.cache, Some(fd.as_raw_fd()))?;
+            }
+        }
         if eventfds.is_unused() {
             vector_control.eventfds = None;
         }
@@ -234,7 +251,10 @@ impl Device {
             masked: vector.is_masked(),
             live: vector.is_set() && !vector.is_masked() && state.enabled && !state.function_masked,
             blocked: vector.is_blocked(),
-            in_kernel: eventfds.is_some_and(|it| it.len() > 0 && it.all_send(vector.message())),
+            relayed: self.is_in_relay(vector, vector_control),
+            in_kernel: eventfds.is_some_and(|it| {
+                it.may_be_bound() && it.all_send(vector.message()) && !it.need_relay()
+            }),
             unserved: self.is_unserved(vector, vector_control),
             address: message.address,
             data: message.data,

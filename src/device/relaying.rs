@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A device's vectors as what the relay serves.
+//!
+//! Who serves an eventfd is decided under the device's lock: the kernel while it is bound, the relay while it is not and the
+//! vector is open, nobody while it is closed: then it counts. The relay reads a counter and makes the vector pending under that
+//! lock, and sends without it, as after an unmask; so a mask that comes between keeps it pending.
+
+use std::ops::Range;
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
+use super::eventfds::{Eventfds, Server};
+use super::{Device, VectorControl};
+use crate::error::Result;
+use crate::owner::{Owner, Sample, ServedBy, Verdict};
+use crate::relay::Relay;
+use crate::vector::Vector;
+
+/// Signals that make a vector busy.
+const BUSY: u32 = 4;
+/// How long a vector has been open when it is calm, at first. Each time that it is masked soon after it was promoted doubles it.
+const CALM: Duration = Duration::from_millis(2);
+const MOST_IMPATIENT: u8 = 9;
+/// In the kernel for so many times that long, it was worth it.
+const WORTH: u32 = 16;
+/// Samples that a vector found busy is left out of, at most.
+const MOST_REST: u16 = 64;
+
+/// What the relay has seen of a vector with eventfds.
+#[derive(Default)]
+pub(super) struct Traffic {
+    /// Since when it is open; `None`: closed, or the relay does not serve it.
+    open_since: Option<Instant>,
+    promoted: Option<Instant>,
+    /// Signals lately.
+    signals: u32,
+    /// How often calm was too short.
+    restless: u8,
+    /// On its way into the kernel.
+    is_candidate: bool,
+    /// Among those that are sampled in turn.
+    is_listed: bool,
+    /// Taken from the kernel to be watched, its route kept.
+    is_sampled: bool,
+    /// Samples to be left out of, and how many the next time.
+    rest: u16,
+    next_rest: u16,
+}
+
+impl Traffic {
+    fn calm(&self) -> Duration {
+        CALM * (1 << self.restless)
+    }
+
+    /// The vector's eventfds are not the kernel's any more, for the guest changed it.
+    pub fn unbound(&mut self) {
+        if let Some(promoted) = self.promoted.take() {
+            let was_worth_it = promoted.elapsed() > self.calm() * WORTH;
+            self.restless = match was_worth_it {
+                true => self.restless.saturating_sub(1),
+                false => (self.restless + 1).min(MOST_IMPATIENT),
+            };
+        }
+        self.is_sampled = false;
+        self.open_since = None;
+        self.signals = 0;
+    }
+
+    pub fn is_sampled(&self) -> bool {
+        self.is_sampled
+    }
+
+    pub fn ends_sample(&mut self) {
+        self.is_sampled = false;
+    }
+
+    fn is_busy_and_calm(&self) -> bool {
+        self.signals >= BUSY && self.open_since.is_some_and(|since| since.elapsed() >= self.calm())
+    }
+}
+
+impl Device {
+    fn relay(&self) -> Option<&Relay> {
+        self.cache.relay().filter(|relay| relay.is_on())
+    }
+
+    /// The relay serves this vector, but for what it has promoted.
+    pub(super) fn is_relayed(&self, control: &VectorControl) -> bool {
+        self.relay().is_some()
+            && control.eventfds.as_ref().is_some_and(|eventfds| eventfds.may_be_relayed())
+    }
+
+    /// And it does so now.
+    pub(super) fn is_in_relay(&self, vector: &Vector, control: &VectorControl) -> bool {
+        let eventfds = control.eventfds.as_ref();
+        self.is_relayed(control)
+            && vector.is_open(&self.gate)
+            && eventfds.is_some_and(|it| !it.all_send(vector.message()) || it.need_relay())
+    }
+
+    /// Whether an eventfd may be bound where there are no irqfds.
+    pub(super) fn may_relay(&self, server: Server) -> bool {
+        server == Server::Relay || (server == Server::Any && self.relay().is_some())
+    }
+
+    /// The relay hears an eventfd that is new.
+    pub(super) fn take_in(&self, eventfds: &mut Eventfds, index: u32) -> Result<()> {
+        let Some(relay) = self.relay() else { return Ok(()) };
+        let me: Weak<dyn Owner> = self.me.clone();
+        eventfds.take_in(relay, &me, index)
+    }
+
+    /// Of these, the relay serves what is open and its to serve. The others are the kernel's.
+    pub(super) fn relay_those(&self, indices: Range<u32>) {
+        let Some(relay) = self.relay() else { return };
+        let mut control = self.control.lock();
+        for index in indices {
+            let Ok((vector, vector_control)) = self.both(&mut control, index) else { continue };
+            let is_open = vector.is_open(&self.gate);
+            let Some(eventfds) = &mut vector_control.eventfds else { continue };
+            if is_open && eventfds.may_be_relayed() {
+                eventfds.listen(relay);
+                let traffic = &mut eventfds.traffic;
+                traffic.open_since.get_or_insert_with(Instant::now);
+                eventfds.refusal = 0;
+            }
+        }
+    }
+
+    pub(super) fn start_relaying(&self) -> Result<()> {
+        let Ok(mut control) = self.lock() else { return Ok(()) };
+        for index in self.all() {
+            let Ok((_, vector_control)) = self.both(&mut control, index) else { continue };
+            if let Some(eventfds) = &mut vector_control.eventfds {
+                self.take_in(eventfds, index)?;
+            }
+        }
+        drop(control);
+        self.relay_those(self.all());
+        Ok(())
+    }
+
+    pub(super) fn stop_relaying(&self) -> Result<()> {
+        let Some(relay) = self.cache.relay() else { return Ok(()) };
+        let Ok(mut control) = self.lock() else { return Ok(()) };
+        for vector_control in &mut *control.vectors {
+            if let Some(eventfds) = &mut vector_control.eventfds {
+                eventfds.leave(relay);
+                eventfds.traffic = Traffic::default();
+            }
+        }
+        drop(control);
+        self.serve_those(self.all())
+    }
+
+    pub(super) fn relay_signalled(&self, index: u32) {
+        let Some(relay) = self.relay() else { return };
+        let mut control = self.control.lock();
+        let Ok((vector, vector_control)) = self.both(&mut control, index) else { return };
+        let Some(eventfds) = &mut vector_control.eventfds else { return };
+        if !vector.is_open(&self.gate) {
+            eventfds.deafen(relay);
+            return;
+        }
+        // Nothing if the kernel has taken it: it may have been promoted since.
+        if !eventfds.take_counted() {
+            return;
+        }
+        vector.set_pending();
+        relay.messages.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let can_bind = self.cache.features().irqfd;
+        let traffic = &mut eventfds.traffic;
+        traffic.signals = traffic.signals.saturating_add(1);
+        let is_ready = traffic.is_busy_and_calm() && !traffic.is_candidate;
+        if traffic.is_sampled {
+            self.back_into_kernel(vector, eventfds);
+        } else if is_ready && can_bind && eventfds.may_be_bound() {
+            eventfds.traffic.is_candidate = true;
+            relay.promote((self.me.clone(), index));
+        }
+        drop(control);
+        if let Err(e) = self.hand_over(index) {
+            log::error!("{}: vector {index}: {e}", self.name);
+        }
+    }
+
+    /// A sample ends with a signal.
+    fn back_into_kernel(&self, vector: &Vector, eventfds: &mut Eventfds) {
+        eventfds.traffic.is_sampled = false;
+        let stands = eventfds.route.is_some_and(|route| Some(route.message) == vector.message());
+        if stands {
+            // What the kernel refuses the relay serves.
+            let (counted, _) = eventfds.bind(&self.cache);
+            if counted {
+                vector.set_pending();
+            }
+        }
+        let traffic = &mut eventfds.traffic;
+        traffic.next_rest = (traffic.next_rest * 2).clamp(1, MOST_REST);
+        traffic.rest = traffic.next_rest;
+    }
+
+    pub(super) fn relay_served_by(&self, index: u32) -> ServedBy {
+        let mut control = self.control.lock();
+        let Ok((vector, vector_control)) = self.both(&mut control, index) else {
+            return ServedBy::Nobody;
+        };
+        let Some(eventfds) = &mut vector_control.eventfds else { return ServedBy::Nobody };
+        eventfds.traffic.is_candidate = false;
+        if !vector.is_open(&self.gate) || self.relay().is_none() {
+            return ServedBy::Nobody;
+        }
+        if eventfds.all_send(vector.message()) {
+            eventfds.traffic.promoted.get_or_insert_with(Instant::now);
+            let is_listed = std::mem::replace(&mut eventfds.traffic.is_listed, true);
+            return ServedBy::Kernel { is_listed };
+        }
+        eventfds.refusal = 0;
+        eventfds.traffic.is_candidate = true;
+        ServedBy::Relay
+    }
+
+    pub(super) fn relay_heat(&self, index: u32) -> u32 {
+        let mut control = self.control.lock();
+        let Ok((_, vector_control)) = self.both(&mut control, index) else { return 0 };
+        vector_control.eventfds.as_mut().map_or(0, |eventfds| {
+            let signals = eventfds.traffic.signals;
+            eventfds.traffic.signals /= 2;
+            signals
+        })
+    }
+
+    pub(super) fn relay_sample(&self, index: u32) -> Sample {
+        let mut control = self.control.lock();
+        let Ok((vector, vector_control)) = self.both(&mut control, index) else {
+            return Sample::Gone;
+        };
+        let Some(eventfds) = &mut vector_control.eventfds else { return Sample::Gone };
+        let is_promoted = vector.is_open(&self.gate)
+            && eventfds.may_be_relayed()
+            && eventfds.all_send(vector.message());
+        if !is_promoted {
+            eventfds.traffic.is_listed = false;
+            return Sample::Gone;
+        }
+        let traffic = &mut eventfds.traffic;
+        if traffic.rest > 0 {
+            traffic.rest -= 1;
+            return Sample::NotNow;
+        }
+        match eventfds.unbind_for_a_while(&self.cache) {
+            Ok(()) => {
+                eventfds.traffic.is_sampled = true;
+                Sample::Begun
+            }
+            Err(_) => Sample::NotNow,
+        }
+    }
+
+    pub(super) fn relay_judge(&self, index: u32) -> Verdict {
+        let mut control = self.control.lock();
+        let Ok((vector, vector_control)) = self.both(&mut control, index) else {
+            return Verdict::Gone;
+        };
+        let Some(eventfds) = &mut vector_control.eventfds else { return Verdict::Gone };
+        if !std::mem::take(&mut eventfds.traffic.is_sampled) {
+            let is_promoted = vector.is_open(&self.gate) && eventfds.all_send(vector.message());
+            eventfds.traffic.is_listed = is_promoted;
+            return if is_promoted { Verdict::Busy } else { Verdict::Gone };
+        }
+        eventfds.release_unused_route(&self.cache);
+        let traffic = &mut eventfds.traffic;
+        (traffic.promoted, traffic.signals, traffic.next_rest) = (None, 0, 0);
+        traffic.is_listed = false;
+        Verdict::Idle
+    }
+}

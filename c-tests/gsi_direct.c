@@ -101,7 +101,7 @@ static void messages_are_gsis(enum host host)
     struct msi_device *dev;
     if (!cache || !expect_ok(msi_device_new(cache, &config, &dev)))
         return;
-    expect_eq(msi_route_cache_features(cache, NULL), MSIROUTE_HAS_IRQFD);
+    expect_eq(msi_route_cache_features(cache, NULL), MSIROUTE_HAS_IRQFD | MSIROUTE_HAS_RESAMPLE);
 
     expect_ok(msi_vector_set(dev, 0, TO_PIN(5)));
     expect_eq(msi_deliver(dev, 0), MSIROUTE_SENT);

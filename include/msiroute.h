@@ -11,8 +11,9 @@
  *
  * Threads: every function may be called from any thread at any time, but that a _free needs the last call on that handle to
  * be over. [fast]: no lock, no allocation, at most one system call (and a write of the kernel's table where the host lacks
- * KVM_SIGNAL_MSI); calls back only into `signal` and `raise_gsi`. [control]: may wait for deliveries under way and for a
- * write of the table (milliseconds), and calls `changed` last. Not from inside the functions of msi_route_cache_ops: -EDEADLK. */
+ * KVM_SIGNAL_MSI); calls back only into `signal`, `raise_gsi` and `gsi_of`. [control]: may wait for deliveries under way and
+ * for a write of the table (milliseconds), may call `translate`, and calls `changed` last. Not from inside the functions of
+ * msi_route_cache_ops, nor from inside `translate`: -EDEADLK. */
 
 #ifndef MSIROUTE_H
 #define MSIROUTE_H
@@ -171,7 +172,7 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_CHANGED_ENABLE (1 << 0)
 
 /**
- * Of vectors `first` to `first + n - 1`, some have become live, or are so no more, or are live with another message:
+ * Of vectors `first` to `first + n - 1`, some have become live or BLOCKED, or are so no more, or are live with another message:
  * msi_vector_info() says what is true now.
  */
 #define MSIROUTE_CHANGED_VECTORS (1 << 1)
@@ -324,7 +325,8 @@ struct msi_route_cache_ops {
    */
   int (*raise_gsi)(void *opaque, uint32_t gsi);
   /**
-   * The GSI that a message is, for an interrupt controller without a table (GICv2m); then there is no `set_routes`, and
+   * The GSI that a message is, always the same, for an interrupt controller without a table (GICv2m); then there is no
+   * `set_routes`, and
    * which messages are any is its to say: a negative errno is none. Called with locks held, and inside msi_deliver where there is no `signal`.
    */
   int (*gsi_of)(void *opaque, uint64_t address, uint32_t data);
@@ -673,7 +675,7 @@ int msi_deliver(struct msi_device *dev,
                 uint32_t index);
 
 /**
- * Sends a message that belongs to no vector. [fast]
+ * Sends a message that belongs to no vector. [fast], but with a vIOMMU it calls `translate`, and takes a lock for that.
  *
  * \param requester           who sends it, or MSIROUTE_NO_REQUESTER.
  * \param already_translated  0: it is as the guest wrote it, and goes through the vIOMMU if there is one (see
@@ -941,10 +943,13 @@ int msi_route_cache_relay_stop(struct msi_route_cache *cache);
  * MSIROUTE_DEVICE_NO_REMAP, and explicit routes, which the VMM translates. A vector's message is translated when the vector could
  * send it: when it is set or unmasked, and at invalidations; never in msi_deliver(). Paused, nothing is translated. [control]
  *
- * `translate` is called on the thread of a call that may change what a vector sends, or of msi_deliver_message(), with no lock
- * of the library's held, on several threads at once. It may call msi_deliver() and msi_deliver_message(); other functions say
- * -EDEADLK. It must not wait for a lock that is held around calls of this function, of msi_route_cache_pause() or
- * msi_route_cache_free(): those wait for it.
+ * `translate` is called inside every [control] call that may change what a vector sends, msi_route_cache_invalidate() among them,
+ * and inside msi_deliver_message(): on the calling thread, with no lock of the library's held, on several threads at once. So
+ * hold no lock around those that it takes itself (a recursive one apart): let go of the vIOMMU's lock before invalidating. Nor
+ * may it wait for a lock that another thread holds around this function, msi_route_cache_pause() or msi_route_cache_free(): those
+ * wait for it. It may call msi_deliver() and msi_deliver_message(); other functions say -EDEADLK. It is asked when a vector
+ * could send, not when one does: a fault is to be recorded when msi_deliver() says MSIROUTE_BLOCKED, not in here. (An eventfd's
+ * events say nothing: they are counted. Hardware would drop what is blocked; here it is kept.)
  *
  * \param translate  NULL: messages are sent as the guest wrote them. When this returns the old one does not run and is not called any
  *                   more.

@@ -30,8 +30,17 @@ pub(crate) fn arm(cache: &RouteCache, items: &[Item]) -> Result<()> {
 
 /// The three steps. What the eventfds had counted before they were bound is pending then: hand it over.
 pub(crate) fn flush(cache: &RouteCache, items: &[Item]) -> Result<()> {
+    let comes_last = |item: &Item| item.owner.comes_last(item.index);
+    let (last, first): (Vec<Item>, Vec<Item>) = items.iter().cloned().partition(comes_last);
+    let result = flush_these(cache, first).and(flush_these(cache, last));
+    if result.is_err() {
+        cache.note_unserved();
+    }
+    result
+}
+
+fn flush_these(cache: &RouteCache, mut todo: Vec<Item>) -> Result<()> {
     let mut result = Ok(());
-    let mut todo = items.to_vec();
     while !todo.is_empty() {
         let mut staged = Vec::new();
         for item in todo {
@@ -51,9 +60,6 @@ pub(crate) fn flush(cache: &RouteCache, items: &[Item]) -> Result<()> {
                 }
             }
         }
-    }
-    if result.is_err() {
-        cache.note_unserved();
     }
     result
 }

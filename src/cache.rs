@@ -146,7 +146,8 @@ impl RouteCache {
         if features.gsi_direct && features.routes {
             return Err(Error::invalid("a message is a GSI, or routed by a table: not both"));
         }
-        if !direct && !features.routes && !features.gsi_direct {
+        let by_gsi = features.routes || (features.gsi_direct && features.raise);
+        if !direct && !by_gsi {
             return Err(Error::new(
                 libc::ENOTSUP,
                 "messages can be sent neither directly nor by routes",
@@ -214,10 +215,13 @@ impl RouteCache {
         data: u32,
         requester: u32,
     ) -> Result<Option<Reception>> {
-        if !self.remap.is_used() {
-            return self.deliver_message(address, data, requester).map(Some);
-        }
         let message = GuestMessage { address, data };
+        while !self.remap.is_on() {
+            let encoded = self.encode(message, requester).ok_or_else(not_a_message)?;
+            if let Some(reception) = self.send_if(&encoded, || !self.remap.is_on())? {
+                return Ok(Some(reception));
+            }
+        }
         if !self.is_interrupt(message) {
             return Err(not_a_message());
         }
@@ -373,9 +377,9 @@ impl RouteCache {
             member.shut_down();
         }
         sync::wait_for(&self.readers);
-        self.remap.set(None);
         self.routes.close();
         self.host.get().close();
+        self.remap.set(None);
     }
 
     // ---- pausing -------------------------------------------------------------------------------
@@ -393,10 +397,10 @@ impl RouteCache {
             self.paused.store(true, Ordering::SeqCst);
             paused = first_error(self.members().iter().map(|member| member.pause()));
             sync::wait_for(&self.readers);
-            self.remap.wait();
         }
         drop(pauses);
         // Not under the lock: what is waited for may want it.
+        self.remap.wait();
         self.members().iter().for_each(|member| member.wait_until_told());
         paused
     }
@@ -420,11 +424,10 @@ impl RouteCache {
         members.iter().for_each(|member| member.unpause());
         self.paused.store(false, Ordering::SeqCst);
         drop(pauses);
-        self.begin()?;
-        let served = first_error(members.iter().map(|member| member.serve()));
-        let committed = self.commit();
+        let served =
+            self.with_one_write(|| first_error(members.iter().map(|member| member.serve())));
         members.iter().for_each(|member| member.tell_untold());
-        served.and(committed)
+        served
     }
 
     /// SeqCst: pairs with `pause`, which stores it and then waits for sections, and for the vIOMMU's function.
@@ -473,11 +476,10 @@ impl RouteCache {
         self.remap.invalidate();
         let members = self.members();
         members.iter().for_each(|member| member.invalidate(requester, &tags));
-        self.begin_apart()?;
-        let translated = first_error(members.iter().map(|member| member.translate()));
-        let committed = self.commit();
+        let translated =
+            self.with_one_write(|| first_error(members.iter().map(|member| member.translate())));
         sync::wait_for(&self.readers);
-        translated.and(committed)
+        translated
     }
 
     // ---- members -------------------------------------------------------------------------------

@@ -368,6 +368,10 @@ impl Owner for ExplicitRoutes {
         }
     }
 
+    fn comes_last(&self, gsi: u32) -> bool {
+        self.state.lock().gsis.get(&gsi).is_some_and(|here| !here.owned)
+    }
+
     fn hand_over(&self, _gsi: u32) -> Result<()> {
         Ok(())
     }

@@ -13,6 +13,10 @@ pub(crate) trait Owner: Send + Sync {
     fn stage(&self, index: u32) -> Stage;
     /// The third, with the route that the second gave.
     fn finish(&self, index: u32, staged: &Staged, route: Result<u32>) -> Finish;
+    /// Others' routes are written before this is staged: it binds irqfds to them.
+    fn comes_last(&self, _index: u32) -> bool {
+        false
+    }
     /// Sends what is pending, if it can be sent.
     fn hand_over(&self, index: u32) -> Result<()>;
     /// Tells the VMM.

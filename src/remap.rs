@@ -6,8 +6,10 @@
 //! messages without one [`Remap::generation`].
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::Mutex;
 
 use crate::backend::inside_host;
 use crate::message::GuestMessage;
@@ -28,21 +30,29 @@ pub struct Translation {
 /// The vIOMMU's function: requester and message in. It may deliver, but change nothing.
 pub type Translate = Box<dyn Fn(u32, GuestMessage) -> Translation + Send + Sync>;
 
+/// A stretch of time. Who runs the function holds the epoch in which it began, so that one can wait for all calls of an
+/// epoch while new ones begin in the next.
+struct Epoch {
+    translate: Arc<Option<Translate>>,
+}
+
 /// A cache's remapping.
 pub(crate) struct Remap {
-    /// Read while the function runs; written by who wants that it does not. Nothing else is locked under it but by the
-    /// function, which is the VMM's.
-    translate: RwLock<Option<Translate>>,
+    /// Nothing is called, or waited for, under the lock.
+    now: Mutex<Arc<Epoch>>,
     /// There has been a function. Never cleared.
     is_used: AtomicBool,
+    /// There is one.
+    is_on: AtomicBool,
     generation: AtomicU64,
 }
 
 impl Remap {
     pub fn new() -> Self {
         Remap {
-            translate: RwLock::new(None),
+            now: Mutex::new(Arc::new(Epoch { translate: Arc::new(None) })),
             is_used: AtomicBool::new(false),
+            is_on: AtomicBool::new(false),
             generation: AtomicU64::new(0),
         }
     }
@@ -51,17 +61,31 @@ impl Remap {
         self.is_used.load(Ordering::SeqCst)
     }
 
+    pub fn is_on(&self) -> bool {
+        self.is_on.load(Ordering::SeqCst)
+    }
+
     /// When this returns the old function does not run, and is not called any more.
     pub fn set(&self, translate: Option<Translate>) {
         if translate.is_some() {
             self.is_used.store(true, Ordering::SeqCst);
         }
-        *self.translate.write() = translate;
+        self.is_on.store(translate.is_some(), Ordering::SeqCst);
+        let next = Arc::new(Epoch { translate: Arc::new(translate) });
+        let last = std::mem::replace(&mut *self.now.lock(), next);
+        // In earlier epochs too.
+        let function = last.translate.clone();
+        drop(last);
+        wait_until_unshared(function);
     }
 
-    /// Waits until the function does not run.
+    /// Waits until no call of the function that has begun by now runs.
     pub fn wait(&self) {
-        drop(self.translate.write());
+        let mut now = self.now.lock();
+        let next = Arc::new(Epoch { translate: now.translate.clone() });
+        let last = std::mem::replace(&mut *now, next);
+        drop(now);
+        wait_until_unshared(last);
     }
 
     /// Asks the vIOMMU; without one a message stays what it is. `None`, and it was not asked, if `not_now` says so; it is
@@ -72,12 +96,11 @@ impl Remap {
         message: GuestMessage,
         not_now: impl FnOnce() -> bool,
     ) -> Option<Translation> {
-        // Recursive: the function may deliver a message that is translated itself.
-        let translate = self.translate.read_recursive();
+        let epoch = self.now.lock().clone();
         if not_now() {
             return None;
         }
-        Some(match &*translate {
+        Some(match &*epoch.translate {
             Some(translate) => inside_host(|| translate(requester, message)),
             None => Translation { message: Some(message), tag: NO_TAG },
         })
@@ -91,5 +114,12 @@ impl Remap {
 
     pub fn invalidate(&self) {
         self.generation.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Waits until nobody else has it; nobody can get at it any more.
+fn wait_until_unshared<T>(mut it: Arc<T>) {
+    while Arc::get_mut(&mut it).is_none() {
+        std::thread::sleep(Duration::from_micros(50));
     }
 }

@@ -96,6 +96,7 @@ impl RouteCache {
     ///
     /// Errors: `EINVAL` in a thread that is ending.
     pub fn begin(self: &Arc<Self>) -> Result<()> {
+        refuse_reentry()?;
         let begun = with_open(|open| match innermost(open, self) {
             Some(transaction) => transaction.depth += 1,
             None => open.push(Transaction::new(self)),
@@ -103,9 +104,18 @@ impl RouteCache {
         begun.ok_or_else(is_ending)
     }
 
-    /// The same, but a transaction that this thread is in already stands by until the commit.
-    pub(crate) fn begin_apart(self: &Arc<Self>) -> Result<()> {
-        with_open(|open| open.push(Transaction::new(self))).ok_or_else(is_ending)
+    /// Makes changes with one write of the table, and at once: a transaction that this thread is in already stands by.
+    pub(crate) fn with_one_write(
+        self: &Arc<Self>,
+        make: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let begun = with_open(|open| open.push(Transaction::new(self)));
+        let made = make();
+        match begun {
+            Some(()) => made.and(self.commit()),
+            // The thread is ending: each was made by itself.
+            None => made,
+        }
     }
 
     /// Makes the staged changes live: one write of the table, then all irqfds; then tells what changed, once a

@@ -53,9 +53,10 @@ impl Callbacks {
         let features = Features {
             direct: functions.signal.is_some(),
             routes: routes && functions.raise_gsi.is_some(),
+            raise: functions.raise_gsi.is_some(),
             irqfd: numbered && functions.bind_irqfd.is_some() && functions.unbind_irqfd.is_some(),
-            gsi_direct: gsi_direct && functions.raise_gsi.is_some(),
-            resample: routes,
+            gsi_direct,
+            resample: numbered,
             requester: false,
             max_routes,
         };

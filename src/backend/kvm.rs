@@ -75,6 +75,7 @@ impl KvmBackend {
             direct: vm.check_extension(Cap::SignalMsi),
             routes: max_routes > 0,
             irqfd: max_routes > 0 && vm.check_extension(Cap::Irqfd),
+            raise: true,
             gsi_direct: false,
             resample: vm.check_extension(Cap::IrqfdResample),
             requester: vm.check_extension(Cap::MsiDevid),

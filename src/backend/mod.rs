@@ -32,6 +32,8 @@ pub struct Features {
     pub routes: bool,
     /// [`Backend::bind_irqfd`] works (KVM_CAP_IRQFD), on routes.
     pub irqfd: bool,
+    /// [`Backend::raise`] works.
+    pub raise: bool,
     /// A message is a GSI ([`Backend::gsi_of`]): there is no table then (GICv2m).
     pub gsi_direct: bool,
     /// Irqfds of level-triggered pins (KVM_CAP_IRQFD_RESAMPLE).
@@ -65,7 +67,7 @@ impl Reception {
 /// A virtual machine's interrupt routing, as the kernel offers it.
 ///
 /// Every method may be called from any thread. `signal` and `raise` are called with no lock of the
-/// library held, the others with the lock of the table or of a device.
+/// library held, the others also with the lock of the table or of a device.
 pub trait Backend: Send + Sync {
     /// What works here. The same answer every time.
     fn features(&self) -> Features;

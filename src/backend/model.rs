@@ -130,6 +130,7 @@ impl Model {
             direct: true,
             routes: true,
             irqfd: true,
+            raise: true,
             gsi_direct: false,
             resample: true,
             requester: false,

@@ -53,7 +53,7 @@ fn number_of(delivery: Delivery) -> c_int {
     }
 }
 
-/// Sends a message that belongs to no vector. [fast]
+/// Sends a message that belongs to no vector. [fast], but with a vIOMMU it calls `translate`, and takes a lock for that.
 ///
 /// \param requester           who sends it, or MSIROUTE_NO_REQUESTER.
 /// \param already_translated  0: it is as the guest wrote it, and goes through the vIOMMU if there is one (see

@@ -33,10 +33,13 @@ pub type msi_route_cache_translate_fn = Option<
 /// MSIROUTE_DEVICE_NO_REMAP, and explicit routes, which the VMM translates. A vector's message is translated when the vector could
 /// send it: when it is set or unmasked, and at invalidations; never in msi_deliver(). Paused, nothing is translated. [control]
 ///
-/// `translate` is called on the thread of a call that may change what a vector sends, or of msi_deliver_message(), with no lock
-/// of the library's held, on several threads at once. It may call msi_deliver() and msi_deliver_message(); other functions say
-/// -EDEADLK. It must not wait for a lock that is held around calls of this function, of msi_route_cache_pause() or
-/// msi_route_cache_free(): those wait for it.
+/// `translate` is called inside every [control] call that may change what a vector sends, msi_route_cache_invalidate() among them,
+/// and inside msi_deliver_message(): on the calling thread, with no lock of the library's held, on several threads at once. So
+/// hold no lock around those that it takes itself (a recursive one apart): let go of the vIOMMU's lock before invalidating. Nor
+/// may it wait for a lock that another thread holds around this function, msi_route_cache_pause() or msi_route_cache_free(): those
+/// wait for it. It may call msi_deliver() and msi_deliver_message(); other functions say -EDEADLK. It is asked when a vector
+/// could send, not when one does: a fault is to be recorded when msi_deliver() says MSIROUTE_BLOCKED, not in here. (An eventfd's
+/// events say nothing: they are counted. Hardware would drop what is blocked; here it is kept.)
 ///
 /// \param translate  NULL: messages are sent as the guest wrote them. When this returns the old one does not run and is not called any
 ///                   more.

@@ -63,7 +63,8 @@ pub struct msi_route_cache_ops {
         Option<unsafe extern "C" fn(opaque: *mut c_void, fd: c_int, gsi: u32) -> c_int>,
     /// Injects what a GSI is routed to (KVM_IRQ_LINE_STATUS), where there is no `signal`. Above 0: accepted; 0: not.
     pub raise_gsi: Option<unsafe extern "C" fn(opaque: *mut c_void, gsi: u32) -> c_int>,
-    /// The GSI that a message is, for an interrupt controller without a table (GICv2m); then there is no `set_routes`, and
+    /// The GSI that a message is, always the same, for an interrupt controller without a table (GICv2m); then there is no
+    /// `set_routes`, and
     /// which messages are any is its to say: a negative errno is none. Called with locks held, and inside msi_deliver where there is no `signal`.
     pub gsi_of: Option<unsafe extern "C" fn(opaque: *mut c_void, address: u64, data: u32) -> c_int>,
 }
@@ -171,7 +172,7 @@ pub const MSIROUTE_DEVICE_NO_REMAP: u32 = 1 << 3;
 
 /// The capability was enabled or disabled: msi_device_state() says which.
 pub const MSIROUTE_CHANGED_ENABLE: u32 = 1 << 0;
-/// Of vectors `first` to `first + n - 1`, some have become live, or are so no more, or are live with another message:
+/// Of vectors `first` to `first + n - 1`, some have become live or BLOCKED, or are so no more, or are live with another message:
 /// msi_vector_info() says what is true now.
 pub const MSIROUTE_CHANGED_VECTORS: u32 = 1 << 1;
 

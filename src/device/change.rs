@@ -75,7 +75,7 @@ impl Default for Next {
 pub(super) struct Outcome {
     /// These vectors.
     pub indices: Range<u32>,
-    /// Some may be served, or send what is pending.
+    /// To be served even if they are closed.
     pub to_serve: bool,
     /// Eventfds were unbound.
     unbound: bool,
@@ -122,6 +122,8 @@ impl Device {
             // A pin may have been given up: others may find room now.
             self.cache.retry_unserved_quietly();
         }
+        // Somebody else may have opened them meanwhile, and told nobody.
+        let to_serve = to_serve || indices.clone().any(|index| self.is_open(index));
         let served = if to_serve { self.serve_those(indices) } else { Ok(()) };
         self.tell(changed);
         result.and(served)
@@ -147,8 +149,7 @@ impl Device {
         open(vectors, controls);
         self.gate.change(0, gate.clear);
         let is_pin = matches!(self.kind, Kind::Pins { .. });
-        let to_serve = is_pin || vectors.iter().any(|vector| vector.is_open(&self.gate));
-        Outcome { indices, to_serve, unbound, changed, result: disarmed }
+        Outcome { indices, to_serve: is_pin, unbound, changed, result: disarmed }
     }
 
     /// Whether deliveries must be waited for, and what the VMM will be told.
@@ -160,7 +161,9 @@ impl Device {
         mut edit: impl FnMut(u32, &mut Registers, &mut Wanted),
     ) -> (bool, Changed) {
         let Control { requester, registers, vectors: controls, translations, .. } = control;
-        if self.is_remapped() {
+        let is_remapped = self.is_remapped();
+        let is_asked = |message: GuestMessage| self.is_translatable(message);
+        if is_remapped {
             translations.get_or_insert_with(|| self.new_translations());
         }
         let before = self.gate.change(gate.set, 0);
@@ -174,7 +177,7 @@ impl Device {
                 continue;
             };
             let (was_masked, old) = (vector.is_masked(), vector.message());
-            let was_blocked = vector.is_blocked();
+            let (was_blocked, old_message) = (vector.is_blocked(), control.message());
             let mut wanted = Wanted {
                 masked: was_masked,
                 message: control.message(),
@@ -220,8 +223,17 @@ impl Device {
             must_wait |= could_send && (new != old || wanted.masked);
             // Who keeps an interrupt pending does so in a section: it is seen, or comes later.
             must_wait |= wanted.pending != Pending::Stays;
-            let was_live = guest_allows(before) && !was_masked && old.is_some();
-            let is_live = guest_allows(after) && !wanted.masked && new.is_some();
+            let has_message = |message: Option<GuestMessage>, encoded: Option<_>| {
+                encoded.is_some() || (is_remapped && message.is_some_and(is_asked))
+            };
+            let was_live = guest_allows(before)
+                && !was_masked
+                && !was_blocked
+                && has_message(old_message, old);
+            let is_live = guest_allows(after)
+                && !wanted.masked
+                && !blocked
+                && has_message(wanted.message, new);
             if was_live != is_live || (is_live && new != old) || blocked != was_blocked {
                 changed.add_vector(index);
             }

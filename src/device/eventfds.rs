@@ -198,6 +198,10 @@ impl Eventfds {
         found.map(|eventfd| eventfd.irqfd.bound.is_some())
     }
 
+    pub fn any_bound(&self) -> bool {
+        self.list.iter().any(|eventfd| eventfd.irqfd.bound.is_some())
+    }
+
     pub fn is_bound_to(&self, gsi: u32) -> bool {
         self.list.iter().any(|eventfd| eventfd.irqfd.bound == Some(gsi))
     }

@@ -389,6 +389,24 @@ impl Device {
         Ok(())
     }
 
+    /// From the first to the last vector whose irqfd is not on a route of the vector's message.
+    fn sends_late(&self) -> Option<Range<u32>> {
+        if !self.is_remapped() {
+            return None;
+        }
+        let control = self.control.lock();
+        let vectors = self.vectors.iter().zip(&control.vectors);
+        let is_late = |(vector, control): (&Vector, &VectorControl)| {
+            control.eventfds.as_deref().is_some_and(|it| {
+                let message = vector.message();
+                it.is_wrong_pin(message) || (it.any_bound() && !it.all_send(message))
+            })
+        };
+        let mut late = (0..).zip(vectors).filter(|(_, it)| is_late(*it)).map(|(index, _)| index);
+        let first = late.next()?;
+        Some(first..late.last().unwrap_or(first) + 1)
+    }
+
     fn all(&self) -> Range<u32> {
         0..u32::try_from(self.vectors.len()).unwrap_or(MAX_VECTORS)
     }
@@ -462,7 +480,16 @@ impl Member for Device {
     }
 
     fn translate(&self) -> Result<()> {
-        self.finish_change(Device::translate(self, self.all()))
+        let mut outcome = Device::translate(self, self.all());
+        // Exchanged by others, who have not, or will not before their commit, told the kernel.
+        if let Some(late) = self.sends_late() {
+            outcome.indices = match outcome.indices.is_empty() {
+                true => late,
+                false => outcome.indices.start.min(late.start)..outcome.indices.end.max(late.end),
+            };
+            outcome.to_serve = true;
+        }
+        self.finish_change(outcome)
     }
 
     fn wait_until_told(&self) {

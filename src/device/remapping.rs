@@ -220,6 +220,12 @@ impl Device {
         if is_closed {
             vector.unset();
             vector_control.generation = vector_control.generation.wrapping_add(1);
+            // One that its source keeps silent may still be bound, to the old message.
+            let unbound =
+                vector_control.eventfds.as_mut().map_or(Ok(()), |it| it.unbind(&self.cache));
+            if let Err(e) = unbound {
+                log::error!("{}: {e}", self.name);
+            }
             return false;
         }
         (question.asked, question.message) = (translation.asked, message);

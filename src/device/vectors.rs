@@ -25,7 +25,7 @@ impl Device {
         let control = self.lock_vector(index)?;
         self.refuse_msi()?;
         // "Unused" is something that can be set.
-        let is_message = match self.is_remapped() {
+        let is_message = match self.is_remapped() && self.cache.remap().is_on() {
             true => self.cache.is_interrupt(message),
             false => self.encode(control.requester, message).is_some(),
         };
@@ -245,11 +245,15 @@ impl Device {
         let (vector, vector_control) = self.both(&mut control, index)?;
         let eventfds = vector_control.eventfds.as_deref();
         let state = self.state();
-        let message = vector_control.message().unwrap_or_default();
+        let message = vector_control.message();
+        let is_asked = |message| self.is_remapped() && self.is_translatable(message);
+        let set = vector.is_set() || message.is_some_and(is_asked);
+        let unmasked = !vector.is_masked() && state.enabled && !state.function_masked;
+        let message = message.unwrap_or_default();
         Ok(VectorInfo {
-            set: vector.is_set(),
+            set,
             masked: vector.is_masked(),
-            live: vector.is_set() && !vector.is_masked() && state.enabled && !state.function_masked,
+            live: set && unmasked && !vector.is_blocked(),
             blocked: vector.is_blocked(),
             relayed: self.is_in_relay(vector, vector_control),
             in_kernel: eventfds.is_some_and(|it| {

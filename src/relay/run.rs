@@ -110,10 +110,9 @@ impl RouteCache {
         relay.on.store(false, Ordering::SeqCst);
         *relay.desk.lock() = Desk::default();
         relay.candidates.lock().clear();
-        self.begin_apart()?;
-        let stopped = first_error(self.members().iter().map(|member| member.stop_relaying()));
-        let committed = self.commit();
-        stopped.and(committed)
+        self.with_one_write(|| {
+            first_error(self.members().iter().map(|member| member.stop_relaying()))
+        })
     }
 
     /// Makes threads leave the relay, and waits until they have.

@@ -424,10 +424,12 @@ impl RouteCache {
         members.iter().for_each(|member| member.unpause());
         self.paused.store(false, Ordering::SeqCst);
         drop(pauses);
-        let served =
-            self.with_one_write(|| first_error(members.iter().map(|member| member.serve())));
+        let begun = self.begin();
+        let served = first_error(members.iter().map(|member| member.serve()));
+        // A thread that is ending has no transactions: each device was served by itself.
+        let committed = if begun.is_ok() { self.commit() } else { Ok(()) };
         members.iter().for_each(|member| member.tell_untold());
-        served
+        served.and(committed)
     }
 
     /// SeqCst: pairs with `pause`, which stores it and then waits for sections, and for the vIOMMU's function.

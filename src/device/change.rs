@@ -75,7 +75,7 @@ impl Default for Next {
 pub(super) struct Outcome {
     /// These vectors.
     pub indices: Range<u32>,
-    /// To be served even if they are closed.
+    /// Some are open, or will be when they are translated, perhaps by somebody else; or they are pins.
     pub to_serve: bool,
     /// Eventfds were unbound.
     unbound: bool,
@@ -122,8 +122,6 @@ impl Device {
             // A pin may have been given up: others may find room now.
             self.cache.retry_unserved_quietly();
         }
-        // Somebody else may have opened them meanwhile, and told nobody.
-        let to_serve = to_serve || indices.clone().any(|index| self.is_open(index));
         let served = if to_serve { self.serve_those(indices) } else { Ok(()) };
         self.tell(changed);
         result.and(served)
@@ -149,7 +147,11 @@ impl Device {
         open(vectors, controls);
         self.gate.change(0, gate.clear);
         let is_pin = matches!(self.kind, Kind::Pins { .. });
-        Outcome { indices, to_serve: is_pin, unbound, changed, result: disarmed }
+        let to_serve = is_pin
+            || vectors.iter().zip(controls).any(|(vector, control)| {
+                vector.is_open(&self.gate) || self.waits_for_translation(vector, control)
+            });
+        Outcome { indices, to_serve, unbound, changed, result: disarmed }
     }
 
     /// Whether deliveries must be waited for, and what the VMM will be told.

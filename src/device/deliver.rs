@@ -112,10 +112,6 @@ impl Device {
         Err(error)
     }
 
-    pub(super) fn is_open(&self, index: u32) -> bool {
-        self.vector(index).is_ok_and(|vector| vector.is_open(&self.gate))
-    }
-
     /// Sends what is pending, if the vector is open. On an error it stays pending, and is tried again.
     pub(super) fn hand_over(&self, index: u32) -> Result<()> {
         match self.vector(index) {

@@ -13,7 +13,7 @@
 use std::ops::{Range, RangeInclusive};
 
 use super::change::{GateChange, Outcome};
-use super::{closed, Control, Device, Kind};
+use super::{closed, Control, Device, Kind, VectorControl};
 use crate::message::{GuestMessage, NO_REQUESTER};
 use crate::remap::{self, NO_TAG};
 use crate::vector::Vector;
@@ -90,6 +90,15 @@ impl Device {
     /// Whether its messages go through the vIOMMU.
     pub(super) fn is_remapped(&self) -> bool {
         self.remap && self.cache.remap().is_used()
+    }
+
+    /// It would be open if the vIOMMU had said what it sends.
+    pub(super) fn waits_for_translation(&self, vector: &Vector, control: &VectorControl) -> bool {
+        let is_asked = |message| self.is_translatable(message);
+        self.is_remapped()
+            && !(vector.is_masked() || vector.is_set() || vector.is_blocked())
+            && self.gate.bits() == 0
+            && control.message().is_some_and(is_asked)
     }
 
     /// A new device has none, for most are never remapped.

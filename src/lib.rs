@@ -15,6 +15,7 @@
 //! | [`cache`] | what one VM's devices share |
 //! | `routes` | the kernel's table as a cache: changes staged, written, only then believed |
 //! | `vector` | one vector: message, mask, pending |
+//! | `relay` | eventfds served from user space, and promotion into the kernel |
 //! | [`remap`] | the VMM's vIOMMU: what becomes of a message |
 //! | `registers` | what the guest sees of MSI-X and MSI, as bytes |
 //! | `snapshot` | a device's state as bytes |

@@ -114,7 +114,7 @@ static void make_vcpu(struct vm *vm, unsigned cpu)
     set_registers(vcpu->fd, cpu);
 }
 
-static void kvm_create(struct vm *vm, uint32_t cache_flags)
+static void kvm_create(struct vm *vm, const struct cache_choice *choice)
 {
     struct msi_route_cache_config config = MSIROUTE_CACHE_CONFIG_INIT;
     struct kvm_userspace_memory_region ram = { .memory_size = RAM_SIZE, .userspace_addr = (uintptr_t)vm->ram };
@@ -135,7 +135,8 @@ static void kvm_create(struct vm *vm, uint32_t cache_flags)
     for (unsigned cpu = 0; cpu < NR_CPUS; cpu++)
         make_vcpu(vm, cpu);
 
-    config.flags = cache_flags;
+    config.flags = choice->flags;
+    config.max_routes = choice->max_routes;
     config.vm_fd = machine->vm_fd;
     config.kvm_fd = machine->kvm_fd;
     MUST(msi_route_cache_new(&config, &vm->cache));

@@ -111,7 +111,7 @@ static void *run_cpu(void *argument)
     return NULL;
 }
 
-static void model_create(struct vm *vm, uint32_t cache_flags)
+static void model_create(struct vm *vm, const struct cache_choice *choice)
 {
     struct msi_route_cache_config config = MSIROUTE_CACHE_CONFIG_INIT;
     struct msi_route_cache_ops ops = MSIROUTE_CACHE_OPS_INIT;
@@ -129,7 +129,8 @@ static void model_create(struct vm *vm, uint32_t cache_flags)
     }
 
     ops.signal = model_signal;
-    config.flags = cache_flags | MSIROUTE_CACHE_MODEL;
+    config.flags = choice->flags | MSIROUTE_CACHE_MODEL;
+    config.max_routes = choice->max_routes;
     config.ops = &ops;
     config.opaque = vm->machine;
     MUST(msi_route_cache_new(&config, &vm->cache));

@@ -103,6 +103,9 @@ static void report_machine(const struct machine_run *run, struct scoreboard *boa
         return;
     printf("  library: %" PRIu64 " table writes, %" PRIu64 " routes, %" PRIu64 " irqfd binds, %" PRIu64 " unbinds\n",
            run->stats.table_writes, run->stats.routes, run->stats.irqfd_binds, run->stats.irqfd_unbinds);
+    if (run->cache.relay)
+        printf("  relay: %" PRIu64 " messages, %" PRIu64 " vectors given to the kernel, %" PRIu64 " made way for others\n",
+               run->stats.relayed_messages, run->stats.promotions, run->stats.demotions);
 }
 
 struct totals report_table(const struct machine_run *runs, struct scoreboard *board)

@@ -7,7 +7,7 @@
 struct machine_run {
     const char *title;
     const char *direct_name;        /* what device DIRECT shows in this machine */
-    uint32_t cache_flags;
+    struct cache_choice cache;
     struct vm vm;
     struct msi_route_cache_stats stats;
     bool finished;                  /* stats are there */

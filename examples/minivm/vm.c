@@ -6,7 +6,14 @@
 #include "fail.h"
 #include "vm.h"
 
-void vm_start(struct vm *vm, const struct backend *backend, uint32_t cache_flags)
+/* Serves eventfds that the kernel does not, until the relay is stopped. */
+static void *relay(void *cache)
+{
+    MUST(msi_route_cache_relay_loop(cache));
+    return NULL;
+}
+
+void vm_start(struct vm *vm, const struct backend *backend, const struct cache_choice *choice)
 {
     vm->backend = backend;
     vm->ram_fd = memfd_create("guest RAM", MFD_CLOEXEC);
@@ -18,7 +25,12 @@ void vm_start(struct vm *vm, const struct backend *backend, uint32_t cache_flags
     __atomic_store_n(&vm->shared, (struct guest_shared *)(vm->ram + SHARED_PAGE), __ATOMIC_RELEASE);
     sem_init(&vm->cpus_ready, 0, 0);
 
-    backend->create(vm, cache_flags);
+    backend->create(vm, choice);
+    vm->relay = choice->relay;
+    if (vm->relay) {
+        MUST(msi_route_cache_relay_fd(vm->cache));
+        start_thread(&vm->relay_thread, relay, vm->cache);
+    }
     devices_create(vm);
     backend->start(vm);
     for (int cpu = 0; cpu < NR_CPUS; cpu++)
@@ -30,6 +42,10 @@ void vm_stop(struct vm *vm)
 {
     vm->backend->stop(vm);
     devices_destroy(vm);
+    if (vm->relay) {
+        MUST(msi_route_cache_relay_stop(vm->cache));
+        pthread_join(vm->relay_thread, NULL);
+    }
     msi_route_cache_free(vm->cache);
     vm->backend->destroy(vm);
     sem_destroy(&vm->cpus_ready);

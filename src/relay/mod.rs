@@ -8,6 +8,8 @@
 //! With a relay an opened vector is served by it at once, without a table write; what is busy and calm is *promoted*: given to the
 //! kernel, many at the price of one write. `device::relaying` has the vectors' side.
 
+#[cfg(all(test, loom))]
+mod model;
 mod run;
 mod set;
 

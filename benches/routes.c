@@ -18,8 +18,9 @@
 
 #define MAX_MESSAGES 20000
 #define SENDS        200000     /* at most; a run ends earlier when its time is up */
-#define RUN_NS       1500000000ull
-#define SETTLE_NS    500000000ull
+#define RUN_NS       1500000000ull  /* about what the stand-in takes to fill up and be flushed */
+#define SETTLE_NS    1500000000ull
+#define TURNS        30
 
 /* Bits 31:16 of the data are ignored: all of them reach the one vCPU. */
 static uint32_t data_of(uint32_t message) { return (message / 200) << 16 | (32 + message % 200); }
@@ -115,46 +116,55 @@ static void send_msiroute(uint32_t message)
     need(msi_deliver_message(cache, MSIROUTE_NO_REQUESTER, BENCH_ADDRESS, data_of(message), 0) >= 0, "msi_deliver_message");
 }
 
-static void run_for(void (*send)(uint32_t), uint64_t ns, uint32_t *at, uint64_t *sends)
+struct side {
+    void (*send)(uint32_t message);
+    uint32_t at;
+    uint64_t sends, ns;
+};
+
+static void run_for(struct side *side, uint64_t ns)
 {
-    uint64_t end = nanoseconds() + ns;
-    *sends = 0;
-    while (nanoseconds() < end) {
+    uint64_t start = nanoseconds(), now;
+    do {
         for (unsigned i = 0; i < 16; i++) {
-            send(sequence[*at]);
-            *at = (*at + 1) % SENDS;
+            side->send(sequence[side->at]);
+            side->at = (side->at + 1) % SENDS;
         }
-        *sends += 16;
+        side->sends += 16;
+        now = nanoseconds();
+    } while (now - start < ns);
+    side->ns += now - start;
+}
+
+/* Microseconds a send, once both have settled. In turns: what else the machine does falls on both. */
+static void compare(struct side *theirs, struct side *ours)
+{
+    run_for(theirs, SETTLE_NS);
+    run_for(ours, SETTLE_NS);
+    theirs->sends = theirs->ns = ours->sends = ours->ns = 0;
+    for (unsigned turn = 0; turn < TURNS; turn++) {
+        run_for(theirs, RUN_NS / TURNS);
+        run_for(ours, RUN_NS / TURNS);
     }
 }
 
-/* Microseconds a send, once it has settled. */
-static double cost(void (*send)(uint32_t))
-{
-    uint32_t at = 0;
-    uint64_t sends, start;
-    run_for(send, SETTLE_NS, &at, &sends);
-    start = nanoseconds();
-    run_for(send, RUN_NS, &at, &sends);
-    return (double)(nanoseconds() - start) / 1e3 / (double)sends;
-}
+static double cost(const struct side *side) { return (double)side->ns / 1e3 / (double)side->sends; }
 
 static void thrash(uint32_t messages, int zipf)
 {
     struct msi_route_cache_config config = MSIROUTE_CACHE_CONFIG_INIT;
     struct msi_route_cache_stats stats = MSIROUTE_STATS_INIT;
-    double theirs, ours;
+    struct side theirs = { .send = send_flushing }, ours = { .send = send_msiroute };
     make_sequence(messages, zipf);
     flushing_open(&flushing);
     config.vm_fd = bench_vm();
     config.flags = MSIROUTE_CACHE_NO_DIRECT;
     need(!msi_route_cache_new(&config, &cache), "cache");
-    theirs = cost(send_flushing);
-    ours = cost(send_msiroute);
+    compare(&theirs, &ours);
     need(!msi_route_cache_stats(cache, &stats), "stats");
-    printf("thrash_%u_%s_flushing_us=%.2f\n", messages, zipf ? "zipf" : "uniform", theirs);
-    printf("thrash_%u_%s_us=%.2f\n", messages, zipf ? "zipf" : "uniform", ours);
-    printf("thrash_%u_%s_times=%.1f\n", messages, zipf ? "zipf" : "uniform", theirs / ours);
+    printf("thrash_%u_%s_flushing_us=%.2f\n", messages, zipf ? "zipf" : "uniform", cost(&theirs));
+    printf("thrash_%u_%s_us=%.2f\n", messages, zipf ? "zipf" : "uniform", cost(&ours));
+    printf("thrash_%u_%s_times=%.1f\n", messages, zipf ? "zipf" : "uniform", cost(&theirs) / cost(&ours));
     printf("thrash_%u_%s_routes=%llu\n", messages, zipf ? "zipf" : "uniform", (unsigned long long)stats.routes);
     msi_route_cache_free(cache);
     free(flushing.table);

@@ -22,8 +22,6 @@ struct Cell {
     live: AtomicBool,
     /// How often it was sent through, about: senders at the same time may count as one.
     uses: AtomicU32,
-    /// Of these, how many the sweep has seen.
-    seen: AtomicU32,
     data: AtomicU32,
     address: AtomicU64,
     requester: AtomicU32,
@@ -45,7 +43,6 @@ impl Finder {
         let cell = |_| Cell {
             live: AtomicBool::new(false),
             uses: AtomicU32::new(0),
-            seen: AtomicU32::new(0),
             data: AtomicU32::new(0),
             address: AtomicU64::new(0),
             requester: AtomicU32::new(0),
@@ -98,8 +95,6 @@ impl Finder {
             cell.address.store(message.address, Ordering::Relaxed);
             cell.data.store(message.data, Ordering::Relaxed);
             cell.requester.store(message.requester, Ordering::Relaxed);
-            cell.uses.store(0, Ordering::Relaxed);
-            cell.seen.store(u32::MAX, Ordering::Relaxed);
             cell.live.store(true, Ordering::Release);
         }
         // The second place, if the first is another live route's.
@@ -121,16 +116,7 @@ impl Finder {
         cells().for_each(|cell| cell.readers.wait_counted());
     }
 
-    /// Whether it was sent through since this was last asked.
-    pub fn take_used(&self, gsi: u32) -> bool {
-        let cell = self.cells.get(gsi as usize);
-        cell.is_some_and(|cell| {
-            let uses = cell.uses.load(Ordering::Relaxed);
-            cell.seen.swap(uses, Ordering::Relaxed) != uses
-        })
-    }
-
-    /// How often it was sent through since it was published.
+    /// How often it was sent through, whatever it was routed to.
     pub fn uses(&self, gsi: u32) -> u32 {
         self.cells.get(gsi as usize).map_or(0, |cell| cell.uses.load(Ordering::Relaxed))
     }

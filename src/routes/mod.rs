@@ -4,7 +4,7 @@
 //! - [`gsi`]: which GSIs are free.
 //! - [`table`]: the table as believed and as staged.
 //! - [`line`]: changes of many threads, made with one write.
-//! - [`sizing`]: how many routes to keep, where messages are sent through them.
+//! - [`sizing`]: which routes to keep, and how many, where messages are sent through them.
 //! - [`finder`]: from a message to its GSI without a lock, where messages are sent through routes.
 //! - This file: changes, made in one piece: stage, write, only then believe.
 //!
@@ -28,13 +28,16 @@ use crate::message::{Message, NO_REQUESTER};
 use crate::sync::Mutex;
 use finder::Finder;
 use line::Line;
-use sizing::{Situation, Sizing};
+use sizing::Sizing;
 pub(crate) use table::is_same;
 use table::Table;
 
 /// Idle routes kept where messages do not go through routes. Each makes every write of the table
 /// dearer (13 µs at 64 entries, 500 at 4096).
 const MAX_IDLE: usize = 64;
+
+/// Where messages go through routes, so many make way at once if there are enough: senders are waited for less often.
+const EVICTED_TOGETHER: usize = 4;
 
 /// Entries that are never pinned where messages go through routes: there is always one to send by.
 const MIN_DYNAMIC: usize = 4;
@@ -86,6 +89,8 @@ struct State {
     table: Table,
     /// Where messages are sent through routes.
     sizing: Option<Sizing>,
+    /// Messages that get a route again with the next write, if there is room.
+    back: Vec<Message>,
     /// The table has never been written: the kernel's own defaults are in force.
     untouched: bool,
     /// The VMM said what its fixed routes are.
@@ -112,7 +117,8 @@ impl Routes {
         Routes {
             state: Mutex::new(State {
                 table,
-                sizing: (!direct).then(Sizing::new),
+                sizing: (!direct).then(|| Sizing::new(limit as usize)),
+                back: Vec::new(),
                 untouched: true,
                 fixed_given: false,
                 closed: false,
@@ -329,22 +335,24 @@ impl Routes {
         Ok(())
     }
 
-    /// A message missed: perhaps there should be more routes, or fewer. What comes back is staged.
-    fn size_up(&self, state: &mut State, missed: &Message) {
-        let (Some(sizing), Some(finder)) = (&mut state.sizing, &self.finder) else { return };
-        if !sizing.missed(missed) {
+    /// A message has no route: perhaps there should be more, or others.
+    fn size_up(&self, state: &mut State) {
+        let State { table, sizing: Some(sizing), .. } = state else { return };
+        if !sizing.missed(table.entry_count()) {
             return;
         }
-        let table = &mut state.table;
-        let now = Situation {
-            others: table.others(),
-            room: table.unpinned_room().saturating_sub(1),
-            uses: table.take_uses(|gsi| finder.uses(gsi)),
-        };
-        for message in sizing.look(now) {
-            if table.find(&message).is_none() {
-                table.add(message);
-            }
+        let (others, room) = (table.others(), table.unpinned_room());
+        let back = sizing.look(table.count_uses(|gsi| self.uses(gsi)), others, room);
+        let target = sizing.target().min(room);
+        let surplus = (table.idle() + 1 + back.len()).saturating_sub(target);
+        state.back = back;
+        if surplus > 0 {
+            self.evict(state, surplus);
+        }
+        if surplus > target {
+            // The kernel's table is as long as its highest GSI: those who stay move down.
+            state.back.extend(state.table.idle_messages());
+            self.evict(state, usize::MAX);
         }
     }
 
@@ -386,8 +394,10 @@ impl Routes {
                     self.publish(state, &[gsi]);
                     return Ok(gsi);
                 }
-                self.size_up(state, &message);
-                self.add(state, message)
+                self.size_up(state);
+                let gsi = self.add(state, message)?;
+                state.table.await_use(gsi);
+                Ok(gsi)
             }
             Change::Own(gsi, message) => {
                 let message = message.map(|message| self.key(&message));
@@ -429,39 +439,43 @@ impl Routes {
 
     /// A new route: on a free GSI, or an idle route's.
     fn add(&self, state: &mut State, message: Message) -> Result<u32> {
-        if state.table.idle() >= state.idle_limit() {
-            self.evict(state, 1);
+        let uses = |gsi| self.uses(gsi);
+        let together = match self.finder {
+            Some(_) => (state.table.idle() / 4).clamp(1, EVICTED_TOGETHER),
+            None => 1,
+        };
+        if let Some(surplus) = state.table.idle().checked_sub(state.idle_limit()) {
+            self.evict(state, surplus + together);
         }
-        if let Some(gsi) = state.table.add(message) {
+        if let Some(gsi) = state.add(message, uses) {
             return Ok(gsi);
         }
-        if !self.evict(state, 1) {
+        if !self.evict(state, together) {
             return Err(no_room());
         }
-        state.table.add(message).ok_or_else(no_room)
+        state.add(message, uses).ok_or_else(no_room)
     }
 
     /// Throws idle routes out, up to so many; senders are waited for once. Whether any was.
     fn evict(&self, state: &mut State, n: usize) -> bool {
-        let was_used = |gsi| self.finder.as_ref().is_some_and(|finder| finder.take_used(gsi));
-        let mut victims = Vec::new();
-        while victims.len() < n {
-            let Some(victim) = state.table.victim(was_used, &victims) else { break };
-            victims.push(victim);
-        }
+        let victims = state.table.victims(n, |gsi| self.uses(gsi));
         if victims.is_empty() {
             return false;
         }
         self.retire(&victims);
-        let limit = state.table.limit();
         for gsi in victims {
             if let (Some(sizing), Some(route)) = (&mut state.sizing, state.table.get(gsi)) {
-                sizing.evicted(route.message, limit);
+                sizing.evicted(route.message, route.used(self.uses(gsi)));
             }
             state.table.remove(gsi);
             self.evictions.fetch_add(1, Ordering::Relaxed);
         }
         true
+    }
+
+    /// The finder's count, by which the table knows how often a route was used.
+    fn uses(&self, gsi: u32) -> u32 {
+        self.finder.as_ref().map_or(0, |finder| finder.uses(gsi))
     }
 
     fn retire(&self, gsis: &[u32]) {
@@ -481,10 +495,15 @@ impl Routes {
         if !state.table.is_staged() {
             return Ok(());
         }
-        // The write is paid for; what is idle beyond measure goes with it.
+        // The write is paid for: what is idle beyond measure goes with it, and what was used much comes back.
         let too_many = state.table.idle().saturating_sub(state.idle_limit());
         if too_many > 0 {
             self.evict(state, too_many);
+        }
+        for message in std::mem::take(&mut state.back) {
+            if state.table.idle() < state.idle_limit() && state.table.find(&message).is_none() {
+                state.add(message, |gsi| self.uses(gsi));
+            }
         }
         self.write_now(state, backend).map_err(|refusal| (refusal, self.take_back(state)))
     }
@@ -523,6 +542,15 @@ impl Routes {
 }
 
 impl State {
+    /// See [`Table::add`]. `counts`: the finder's counts, by GSI.
+    fn add(&mut self, message: Message, counts: impl Fn(u32) -> u32) -> Option<u32> {
+        let gsi = self.table.add(message)?;
+        if let Some(sizing) = &mut self.sizing {
+            self.table.count_from(gsi, sizing.take(&message), counts(gsi));
+        }
+        Some(gsi)
+    }
+
     fn idle_limit(&self) -> usize {
         self.sizing.as_ref().map_or(MAX_IDLE, Sizing::target)
     }
@@ -555,3 +583,6 @@ fn gsi_of(backend: &dyn Backend, change: &Change) -> Result<u32> {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

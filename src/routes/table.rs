@@ -4,6 +4,7 @@
 //! Changes are staged here, in an order that can be taken back; [`Table::entries`] is then what is
 //! written, and [`Table::believe`] or [`Table::take_back`] what is made of the kernel's answer.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
@@ -12,6 +13,7 @@ use kvm_bindings::{
 };
 
 use super::gsi::GsiSet;
+use super::sizing::Uses;
 use crate::error::{Error, Result};
 use crate::message::{Message, NO_REQUESTER};
 
@@ -23,10 +25,13 @@ pub(super) struct Route {
     pub pins: u32,
     /// The kernel has it.
     pub live: bool,
-    /// Used since the sweep last came by.
-    pub used: bool,
-    /// As counted by the finder, when they were last looked at.
-    pub uses: u32,
+    /// Somebody is about to send through it for the first time.
+    pub awaited: bool,
+    /// How often it was used until the finder's count was `counted`.
+    uses: Uses,
+    counted: u32,
+    /// The tick of when it was made, or last pinned or unpinned.
+    touched: u32,
     /// A pin's: it stays on its GSI and is nobody else's, so it is not found by its message.
     pub is_pin: bool,
 }
@@ -46,8 +51,8 @@ pub(super) struct Table {
     count: usize,
     idle: usize,
     limit: usize,
-    /// Where the sweep for idle routes goes on.
-    hand: usize,
+    /// Moves on with whatever is done to a route.
+    tick: u32,
     /// What each staged change replaced, oldest first.
     staged: Vec<(u32, Before)>,
 }
@@ -72,13 +77,13 @@ impl Table {
             count: 0,
             idle: 0,
             limit: limit as usize,
-            hand: 0,
+            tick: 0,
             staged: Vec::new(),
         }
     }
 
     /// Entries in the table, of whatever kind.
-    fn entry_count(&self) -> usize {
+    pub fn entry_count(&self) -> usize {
         self.fixed.len() + self.explicit_count + self.count
     }
 
@@ -114,15 +119,17 @@ impl Table {
         if let Some(Some(route)) = self.routes.get_mut(gsi as usize) {
             self.idle -= usize::from(route.pins == 0);
             route.pins += 1;
-            route.used = true;
+            self.tick = self.tick.wrapping_add(1);
+            route.touched = self.tick;
         }
     }
 
     pub fn unpin(&mut self, gsi: u32) {
         if let Some(Some(route)) = self.routes.get_mut(gsi as usize) {
             route.pins = route.pins.saturating_sub(1);
-            route.used = true;
             self.idle += usize::from(route.pins == 0);
+            self.tick = self.tick.wrapping_add(1);
+            route.touched = self.tick;
         }
     }
 
@@ -134,14 +141,15 @@ impl Table {
             return None;
         }
         let gsi = self.gsis.lowest_free()?;
-        self.stage(gsi, Some(Route::new(message)));
+        self.tick = self.tick.wrapping_add(1);
+        self.stage(gsi, Some(Route { touched: self.tick, ..Route::new(message) }));
         Some(gsi)
     }
 
     /// Another message on the same GSI: the irqfds on it stay bound.
     pub fn replace(&mut self, gsi: u32, message: Message) {
         if let Some(route) = self.get(gsi).copied() {
-            self.stage(gsi, Some(Route { message, live: false, used: true, ..route }));
+            self.stage(gsi, Some(Route { message, live: false, ..route }));
         }
     }
 
@@ -158,42 +166,57 @@ impl Table {
         true
     }
 
-    /// The next idle route that was not used since the sweep last came by, and is none of `but`: second chance, CLOCK. If all
-    /// are used faster than it goes round, one of them.
-    pub fn victim(&mut self, was_used: impl Fn(u32) -> bool, but: &[u32]) -> Option<u32> {
-        if self.idle <= but.len() {
-            return None;
+    /// Up to so many idle routes that can be spared: those least frequently used and, of these, those longest untouched.
+    /// `counts`: see [`Route::used`], by GSI.
+    pub fn victims(&self, n: usize, counts: impl Fn(u32) -> u32) -> Vec<u32> {
+        let worth = |(gsi, route): (u32, &Option<Route>)| {
+            // One that is staged but not live is what this very change is about.
+            let route = route.as_ref().filter(|route| route.pins == 0 && route.live)?;
+            let count = counts(gsi);
+            let age = self.tick.wrapping_sub(route.touched);
+            let is_awaited = route.awaited && count == route.counted;
+            Some((is_awaited, route.used(count).all(), Reverse(age), gsi))
+        };
+        let mut routes: Vec<_> = (0..).zip(&self.routes).filter_map(worth).collect();
+        // Those awaited only if there are no others, and one at a time.
+        let n = n.min(routes.iter().filter(|(is_awaited, ..)| !is_awaited).count()).max(1);
+        if n < routes.len() {
+            routes.select_nth_unstable(n);
+            routes.truncate(n);
         }
-        let mut last_resort = None;
-        // Twice round: the first round takes the second chances away.
-        for _ in 0..=2 * self.routes.len() {
-            self.hand = (self.hand + 1) % self.routes.len().max(1);
-            let gsi = u32::try_from(self.hand).ok()?;
-            if let Some(Some(route)) = self.routes.get_mut(self.hand) {
-                // One that is staged but not live is what this very change is about.
-                if route.pins == 0 && route.live && !but.contains(&gsi) {
-                    if !(std::mem::take(&mut route.used) | was_used(gsi)) {
-                        return Some(gsi);
-                    }
-                    last_resort = Some(gsi);
-                }
-            }
-        }
-        last_resort
+        routes.into_iter().map(|(.., gsi)| gsi).collect()
     }
 
-    /// For each idle route, how often it was used since this was last asked; `uses` says how often in all.
-    pub fn take_uses(&mut self, uses: impl Fn(u32) -> u32) -> Vec<u32> {
+    pub fn idle_messages(&self) -> impl Iterator<Item = Message> + '_ {
+        let idle = |route: &&Route| route.pins == 0 && route.live;
+        self.routes.iter().flatten().filter(idle).map(|route| route.message)
+    }
+
+    /// How often each idle route was used; `counts` as above.
+    pub fn count_uses(&mut self, counts: impl Fn(u32) -> u32) -> Vec<&mut Uses> {
         let idle = (0..).zip(&mut self.routes).filter_map(|(gsi, route)| {
             let route = route.as_mut().filter(|route| route.pins == 0)?;
-            let now = uses(gsi);
-            Some(now.wrapping_sub(std::mem::replace(&mut route.uses, now)))
+            let count = counts(gsi);
+            (route.uses, route.counted) = (route.used(count), count);
+            // Who has not sent by now is not waited for any longer.
+            route.awaited = false;
+            Some(&mut route.uses)
         });
         idle.collect()
     }
 
-    pub fn limit(&self) -> usize {
-        self.limit
+    /// The route was used so often before, and goes on from this count of the finder's.
+    pub fn count_from(&mut self, gsi: u32, uses: Uses, count: u32) {
+        if let Some(Some(route)) = self.routes.get_mut(gsi as usize) {
+            (route.uses, route.counted) = (uses, count);
+        }
+    }
+
+    /// Somebody is about to send through it, and should have the time to.
+    pub fn await_use(&mut self, gsi: u32) {
+        if let Some(Some(route)) = self.routes.get_mut(gsi as usize) {
+            route.awaited = true;
+        }
     }
 
     /// Entries that are no idle routes.
@@ -228,6 +251,9 @@ impl Table {
             }
             self.count += 1;
             self.idle += usize::from(route.pins == 0);
+        }
+        while let Some(None) = self.routes.last() {
+            self.routes.pop();
         }
         before
     }
@@ -408,7 +434,14 @@ impl Table {
 impl Route {
     /// Idle, and not in the kernel's table yet.
     fn new(message: Message) -> Self {
-        Route { message, pins: 0, live: false, used: true, uses: 0, is_pin: false }
+        let uses = Uses::default();
+        let (awaited, live, is_pin) = (false, false, false);
+        Route { message, pins: 0, live, awaited, uses, counted: 0, touched: 0, is_pin }
+    }
+
+    /// How often it was used, `count` being the finder's count by now.
+    pub fn used(&self, count: u32) -> Uses {
+        self.uses.and(count.wrapping_sub(self.counted))
     }
 }
 

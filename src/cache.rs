@@ -41,6 +41,9 @@ pub struct Config {
 /// The pins of an x86 IOAPIC, in the kernel or in user space, have GSIs 0 to 23.
 const IOAPIC_PINS: u32 = 24;
 
+/// More threads than exchange one vector's message at the same time.
+const MOST_ROUNDS: u32 = 64;
+
 /// More routes than any kernel has.
 const MAX_ROUTES: u32 = 1 << 16;
 
@@ -72,6 +75,8 @@ pub(crate) trait Member: Send + Sync {
     fn invalidate(&self, requester: u32, tags: &RangeInclusive<u64>);
     /// Nothing of what is invalid is sent any more when this returns; what the vIOMMU says now is.
     fn translate(&self) -> Result<()>;
+    /// Some irqfd is not on a route of its vector's message.
+    fn sends_late(&self) -> bool;
     /// The relay is on: it hears the eventfds.
     fn start_relaying(&self) -> Result<()>;
     /// It is off: give them to the kernel.
@@ -478,8 +483,17 @@ impl RouteCache {
         self.remap.invalidate();
         let members = self.members();
         members.iter().for_each(|member| member.invalidate(requester, &tags));
-        let translated =
-            self.with_one_write(|| first_error(members.iter().map(|member| member.translate())));
+        let translate =
+            || self.with_one_write(|| first_error(members.iter().map(|member| member.translate())));
+        let mut translated = translate();
+        // Under the write somebody may have exchanged a message once more, and not told the kernel. (An irqfd that the
+        // kernel does not let go is no reason to try for ever.)
+        for _ in 0..MOST_ROUNDS {
+            if translated.is_err() || !members.iter().any(|member| member.sends_late()) {
+                break;
+            }
+            translated = translate();
+        }
         sync::wait_for(&self.readers);
         translated
     }

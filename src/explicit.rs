@@ -402,6 +402,11 @@ impl Owner for ExplicitRoutes {
 }
 
 impl Member for ExplicitRoutes {
+    /// The VMM translates them.
+    fn sends_late(&self) -> bool {
+        false
+    }
+
     fn shut_down(&self) {
         let mut state = self.state.lock();
         state.gone = true;

@@ -3,36 +3,19 @@
 //! returned, and what it left is in force.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+mod viommu;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::SeqCst};
-use std::sync::{mpsc, Arc, Mutex};
+use std::sync::{Arc, Mutex};
 
 use msiroute::backend::model::{Irqchip, Model};
 use msiroute::backend::Host;
-use msiroute::message::{GuestMessage, Message, NO_REQUESTER};
+use msiroute::explicit::ExplicitRoutes;
+use msiroute::message::{Addressing, GuestMessage, Message, NO_REQUESTER};
 use msiroute::remap::Translation;
 use msiroute::{Config, Delivery, Device, DeviceConfig, Kind, Masking, RouteCache};
+use viommu::{bind, eventfd, fd, handle, to, Gate, Machine, APIC};
 use vmm_sys_util::eventfd::EventFd;
-
-const APIC: u64 = 0xFEE0_0000;
-/// Remappable format; the handle is in bits 19:5.
-fn handle(n: u64) -> u64 {
-    APIC | n << 5 | 1 << 4
-}
-
-fn cache(guest: impl Fn(&Message) -> i32 + Send + Sync + 'static) -> Arc<RouteCache> {
-    let model = Model::with_thread(Irqchip::Full, Model::x86_features(), Box::new(guest)).unwrap();
-    RouteCache::new(Host::Other(Box::new(model)), &Config::default()).unwrap()
-}
-
-fn fd(eventfd: &EventFd) -> BorrowedFd<'_> {
-    // SAFETY: open while the EventFd lives.
-    unsafe { BorrowedFd::borrow_raw(eventfd.as_raw_fd()) }
-}
-
-fn to(data: u32, tag: u64) -> Translation {
-    Translation { message: Some(GuestMessage { address: APIC, data }), tag }
-}
 
 /// While the vIOMMU's function is between its look at the table and its return, the table changes and is invalidated:
 /// that answer is not used.
@@ -47,54 +30,40 @@ fn a_translation_that_was_overtaken_is_not_used() {
         }),
     ];
     for (name, call) in calls {
-        let sent = Arc::new(Mutex::new(Vec::new()));
-        let guest = {
-            let sent = sent.clone();
-            move |message: &Message| {
-                sent.lock().unwrap().push(message.data);
-                1
-            }
-        };
-        let cache = cache(guest);
-        let device = Device::new(&cache, DeviceConfig::new(Kind::Plain, 2)).unwrap();
+        let machine = Machine::of_x86();
+        let cache = &machine.cache;
+        let device = machine.device(2);
         device.mask(1).unwrap();
         device.set(1, handle(1), 0).unwrap();
         let entry = Arc::new(AtomicU32::new(0x30));
-        let holds_next = Arc::new(AtomicBool::new(false));
-        let (is_inside, inside) = mpsc::channel();
-        let (release, released) = mpsc::channel::<()>();
-        let function = {
-            let (entry, holds_next, released) =
-                (entry.clone(), holds_next.clone(), Mutex::new(released));
-            move |_: u32, _: GuestMessage| {
+        let asked = Arc::new(Gate::default());
+        machine.remap({
+            let (entry, asked) = (entry.clone(), asked.clone());
+            move |_| {
                 let data = entry.load(SeqCst);
-                if holds_next.swap(false, SeqCst) {
-                    is_inside.send(()).unwrap();
-                    released.lock().unwrap().recv().unwrap();
-                }
+                asked.pass();
                 to(data, 1)
             }
-        };
-        cache.set_remap(Some(Box::new(function))).unwrap();
-        holds_next.store(true, SeqCst);
+        });
+        asked.shut();
         std::thread::scope(|scope| {
-            let caller = scope.spawn(|| call(&device, &cache));
-            inside.recv().unwrap();
+            let caller = scope.spawn(|| call(&device, cache));
+            asked.wait();
             entry.store(0x31, SeqCst);
             cache.invalidate(NO_REQUESTER, 1..=1).unwrap();
-            let before = sent.lock().unwrap().len();
+            let _ = machine.sent();
             for index in 0..2 {
                 let _ = device.deliver(index).unwrap();
             }
-            release.send(()).unwrap();
+            asked.open();
             assert!(caller.join().unwrap());
             for index in 0..2 {
                 let _ = device.deliver(index).unwrap();
             }
-            let sent = sent.lock().unwrap();
-            assert!(sent.len() > before, "{name}: nothing was sent");
-            assert!(sent[before..].iter().all(|&data| data == 0x31), "{name}: {sent:#x?}");
         });
+        let sent = machine.sent();
+        assert!(!sent.is_empty(), "{name}: nothing was sent");
+        assert!(sent.iter().all(|&data| data == 0x31), "{name}: {sent:#x?}");
     }
 }
 
@@ -126,7 +95,8 @@ fn nothing_invalid_is_sent_after_an_invalidation() {
             1
         }
     };
-    let cache = cache(guest);
+    let model = Model::with_thread(Irqchip::Full, Model::x86_features(), Box::new(guest)).unwrap();
+    let cache = RouteCache::new(Host::Other(Box::new(model)), &Config::default()).unwrap();
     let device = Device::new(&cache, DeviceConfig::new(Kind::Plain, VECTORS)).unwrap();
     let function = {
         let entries = entries.clone();
@@ -142,8 +112,7 @@ fn nothing_invalid_is_sent_after_an_invalidation() {
         }
     };
     cache.set_remap(Some(Box::new(function))).unwrap();
-    let eventfds: Vec<EventFd> =
-        (0..VECTORS).map(|_| EventFd::new(libc::EFD_NONBLOCK).unwrap()).collect();
+    let eventfds: Vec<EventFd> = (0..VECTORS).map(|_| eventfd()).collect();
     for index in 0..VECTORS {
         device.set(index, handle(index.into()), 0).unwrap();
         if index > 0 {
@@ -162,24 +131,46 @@ fn nothing_invalid_is_sent_after_an_invalidation() {
             cache.invalidate(NO_REQUESTER, tags).unwrap();
             entry.oldest.fetch_max(serial, SeqCst);
         };
+        let (device, over, cache, eventfds) = (&device, &over, &cache, &eventfds);
         let changers = [0u32, 1].map(|thread| {
             scope.spawn(move || {
                 for round in 0..ROUNDS {
+                    // Of several rounds; the others' are between them.
+                    if thread == 1 && round % 4 == 0 {
+                        cache.begin().unwrap();
+                    }
                     invalidate((round + thread) % VECTORS, round % 5 == 0);
+                    if thread == 1 && round % 4 == 3 {
+                        cache.commit().unwrap();
+                    }
+                    if thread == 0 && round % 16 == 0 {
+                        let x2apic_ids = round % 32 == 0;
+                        let addressing = Addressing { x2apic_ids, ..Addressing::default() };
+                        cache.set_addressing(addressing).unwrap();
+                    }
                 }
             })
         });
-        let (device, over, cache, eventfds) = (&device, &over, &cache, &eventfds);
         let masker = scope.spawn(move || {
             let mut round = 0;
             while !over.load(SeqCst) {
                 let index = round % VECTORS;
-                device.mask(index).unwrap();
-                if round % 3 == 0 {
-                    device.clear(index).unwrap();
-                    device.set(index, handle(index.into()), 0).unwrap();
+                if round % 2 == 0 {
+                    cache.begin().unwrap();
                 }
+                if round % 16 < 2 {
+                    device.set_requester(round).unwrap();
+                }
+                device.mask(index).unwrap();
+                if round % 5 == 0 {
+                    device.clear(index).unwrap();
+                }
+                // The same message, but for what was cleared.
+                device.set(index, handle(index.into()), 0).unwrap();
                 device.unmask(index).unwrap();
+                if round % 2 == 0 {
+                    cache.commit().unwrap();
+                }
                 round += 1;
             }
         });
@@ -219,4 +210,133 @@ fn nothing_invalid_is_sent_after_an_invalidation() {
         }
         assert!(entry.sent.load(SeqCst) > before);
     }
+}
+
+/// It stays an irqfd while its vector is masked, on the route of the old message.
+#[test]
+fn what_its_source_keeps_silent_is_not_sent_after_an_invalidation() {
+    let machine = Machine::of_x86();
+    let device = machine.told_device(|| {});
+    let entry = Arc::new(AtomicU32::new(0x30));
+    machine.remap({
+        let entry = entry.clone();
+        move |_| to(entry.load(SeqCst), 1)
+    });
+    device.set(0, handle(1), 0).unwrap();
+    let eventfd = bind(&device, 0, Masking::AtSource);
+    device.mask(0).unwrap();
+    entry.store(0x31, SeqCst);
+    machine.cache.invalidate(NO_REQUESTER, 1..=1).unwrap();
+    eventfd.write(1).unwrap();
+    assert_eq!(machine.sent(), []);
+    device.unmask(0).unwrap();
+    assert_eq!(machine.sent(), [0x31]);
+}
+
+/// The kernel is told of the new requester's message at the commit, but for the invalidation.
+#[test]
+fn what_a_transaction_has_replaced_is_not_sent_after_its_invalidation() {
+    let machine = Machine::of_x86();
+    let device = machine.device_of(7);
+    machine.remap(|requester| to(0x30 + requester, requester.into()));
+    device.set(0, handle(1), 0).unwrap();
+    let eventfd = bind(&device, 0, Masking::Unbind);
+    machine.cache.begin().unwrap();
+    device.set_requester(8).unwrap();
+    machine.cache.invalidate(7, 0..=u64::MAX).unwrap();
+    eventfd.write(1).unwrap();
+    assert_eq!(machine.sent(), [0x38]);
+    machine.cache.commit().unwrap();
+    eventfd.write(1).unwrap();
+    assert_eq!(machine.sent(), [0x38]);
+}
+
+/// The kernel has not been told of the new message when the vector is masked, and the eventfd stays an irqfd.
+#[test]
+fn what_its_source_keeps_silent_inside_a_transaction_is_not_sent_after_its_invalidation() {
+    let machine = Machine::of_x86();
+    let device = machine.told_device(|| {});
+    machine.remap(|requester| to(0x30 + (requester & 0xF), requester.into()));
+    device.set_requester(7).unwrap();
+    device.set(0, handle(1), 0).unwrap();
+    let eventfd = bind(&device, 0, Masking::AtSource);
+    machine.cache.begin().unwrap();
+    device.set_requester(8).unwrap();
+    device.mask(0).unwrap();
+    machine.cache.invalidate(7, 0..=u64::MAX).unwrap();
+    eventfd.write(1).unwrap();
+    assert_eq!(machine.sent(), []);
+    machine.cache.commit().unwrap();
+    device.unmask(0).unwrap();
+    assert_eq!(machine.sent(), [0x38]);
+}
+
+/// By an eventfd that the VMM has bound to the pin's GSI: it is bound again when the pin's route has been written.
+#[test]
+fn a_pin_that_was_invalidated_while_paused_sends_what_is_new() {
+    // Those that were made first are not always served first.
+    for explicit_first in [true, false] {
+        let machine = Machine::new(Irqchip::Split, Model::x86_features());
+        let cache = &machine.cache;
+        let before = explicit_first.then(|| ExplicitRoutes::new(cache));
+        let pins = Device::new(cache, DeviceConfig::new(Kind::Pins { first: 0 }, 24)).unwrap();
+        let explicit = before.unwrap_or_else(|| ExplicitRoutes::new(cache));
+        let entry = Arc::new(AtomicU32::new(0x30));
+        machine.remap({
+            let entry = entry.clone();
+            move |_| to(entry.load(SeqCst), 1)
+        });
+        pins.set(9, handle(1), 0).unwrap();
+        let eventfd = eventfd();
+        explicit.bind(9, fd(&eventfd), None).unwrap();
+        cache.pause().unwrap();
+        entry.store(0x31, SeqCst);
+        cache.invalidate(NO_REQUESTER, 1..=1).unwrap();
+        eventfd.write(1).unwrap();
+        cache.resume().unwrap();
+        assert_eq!(machine.sent(), [0x31]);
+    }
+}
+
+#[test]
+fn a_message_that_is_not_translated_yet_is_set() {
+    let machine = Machine::of_x86();
+    let device = machine.device(1);
+    machine.remap(|_| to(0x30, 1));
+    device.mask(0).unwrap();
+    device.set(0, handle(1), 0).unwrap();
+    let info = device.info(0).unwrap();
+    assert_eq!((info.address, info.set, info.live), (handle(1), true, false));
+}
+
+#[test]
+fn what_cannot_be_sent_for_the_moment_stays_live_without_a_translation() {
+    let machine = Machine::of_x86();
+    let told = Arc::new(AtomicU32::new(0));
+    let device = machine.told_device({
+        let told = told.clone();
+        move || _ = told.fetch_add(1, SeqCst)
+    });
+    machine.remap(|_| to(0x30, 1));
+    let state = || (device.info(0).unwrap().live, told.load(SeqCst));
+    device.set_bus_master(false).unwrap();
+    device.set(0, handle(1), 0).unwrap();
+    assert_eq!(state(), (true, 1));
+    device.set_bus_master(true).unwrap();
+    device.set_bus_master(false).unwrap();
+    let before = state();
+    assert!(before.0);
+    machine.cache.invalidate(NO_REQUESTER, 1..=1).unwrap();
+    assert_eq!(state(), before);
+}
+
+#[test]
+fn what_is_no_message_is_refused_when_the_viommu_has_gone() {
+    let machine = Machine::of_x86();
+    let device = machine.device(1);
+    machine.remap(|_| to(0x30, 1));
+    machine.cache.set_remap(None).unwrap();
+    let refused = device.set(0, 1 << 32 | APIC, 0x30).unwrap_err();
+    assert_eq!(refused.errno(), libc::EINVAL);
+    assert!(!device.info(0).unwrap().blocked);
 }

@@ -262,7 +262,9 @@ impl Device {
                     eventfds.traffic.unbound();
                     eventfds.release_unused_route(&self.cache);
                 }
-                let may_stay = only_masked && vector.is_set() && !is_stale;
+                // What the vIOMMU invalidated is not sent even if its source is not silent.
+                let is_invalid = self.is_remapped() && !eventfds.all_send(vector.message());
+                let may_stay = only_masked && vector.is_set() && !is_stale && !is_invalid;
                 to_unbind.extend(eventfds.bound_ones(may_stay));
             }
         }

@@ -258,6 +258,9 @@ impl Eventfds {
             }
             stays
         });
+        if self.list.is_empty() {
+            self.traffic.ends_sample();
+        }
         self.release_unused_route(cache);
     }
 

@@ -492,6 +492,10 @@ impl Member for Device {
         self.finish_change(outcome)
     }
 
+    fn sends_late(&self) -> bool {
+        Device::sends_late(self).is_some()
+    }
+
     fn wait_until_told(&self) {
         Device::wait_until_told(self);
     }

@@ -119,6 +119,11 @@ impl Device {
             let is_open = vector.is_open(&self.gate);
             let Some(eventfds) = &mut vector_control.eventfds else { continue };
             if is_open && eventfds.may_be_relayed() {
+                // Together with what is pending: one message. What comes after this the relay is told of.
+                if eventfds.take_counted() {
+                    vector.set_pending();
+                    relay.messages.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
                 eventfds.listen(relay);
                 let traffic = &mut eventfds.traffic;
                 traffic.open_since.get_or_insert_with(Instant::now);
@@ -129,15 +134,25 @@ impl Device {
 
     pub(super) fn start_relaying(&self) -> Result<()> {
         let Ok(mut control) = self.lock() else { return Ok(()) };
+        let mut in_kernel = Vec::new();
         for index in self.all() {
-            let Ok((_, vector_control)) = self.both(&mut control, index) else { continue };
+            let Ok((vector, vector_control)) = self.both(&mut control, index) else { continue };
             if let Some(eventfds) = &mut vector_control.eventfds {
                 self.take_in(eventfds, index)?;
+                let is_promoted = vector.is_open(&self.gate)
+                    && eventfds.may_be_relayed()
+                    && eventfds.all_send(vector.message());
+                if is_promoted && !std::mem::replace(&mut eventfds.traffic.is_listed, true) {
+                    in_kernel.push((self.me.clone() as Weak<dyn Owner>, index));
+                }
             }
         }
         drop(control);
+        if let Some(relay) = self.relay() {
+            relay.list(in_kernel);
+        }
         self.relay_those(self.all());
-        Ok(())
+        crate::cache::first_error(self.all().map(|index| self.hand_over(index)))
     }
 
     pub(super) fn stop_relaying(&self) -> Result<()> {
@@ -158,7 +173,7 @@ impl Device {
         let mut control = self.control.lock();
         let Ok((vector, vector_control)) = self.both(&mut control, index) else { return };
         let Some(eventfds) = &mut vector_control.eventfds else { return };
-        if !vector.is_open(&self.gate) {
+        if !vector.is_open(&self.gate) || !eventfds.may_be_relayed() {
             eventfds.deafen(relay);
             return;
         }
@@ -172,9 +187,10 @@ impl Device {
         let traffic = &mut eventfds.traffic;
         traffic.signals = traffic.signals.saturating_add(1);
         let is_ready = traffic.is_busy_and_calm() && !traffic.is_candidate;
-        if traffic.is_sampled {
+        let is_served = eventfds.all_send(vector.message());
+        if eventfds.traffic.is_sampled {
             self.back_into_kernel(vector, eventfds);
-        } else if is_ready && can_bind && eventfds.may_be_bound() {
+        } else if is_ready && !is_served && can_bind && eventfds.may_be_bound() {
             eventfds.traffic.is_candidate = true;
             relay.promote((self.me.clone(), index));
         }
@@ -215,9 +231,20 @@ impl Device {
             let is_listed = std::mem::replace(&mut eventfds.traffic.is_listed, true);
             return ServedBy::Kernel { is_listed };
         }
+        let errno = eventfds.errno();
         eventfds.refusal = 0;
-        eventfds.traffic.is_candidate = true;
-        ServedBy::Relay
+        let traffic = &mut eventfds.traffic;
+        if errno == libc::ENOSPC {
+            traffic.is_candidate = true;
+            return ServedBy::Relay;
+        }
+        if errno != 0 {
+            // The kernel's own reasons, which no other vector's route changes: it is tried again, ever later.
+            (traffic.signals, traffic.open_since) = (0, Some(Instant::now()));
+            traffic.restless = (traffic.restless + 1).min(MOST_IMPATIENT);
+        }
+        // Else it was changed meanwhile.
+        ServedBy::Nobody
     }
 
     pub(super) fn relay_heat(&self, index: u32) -> u32 {

@@ -196,6 +196,9 @@ impl Device {
                 if let Some(others) = &mut vector_control.eventfds {
                     others.refusal = if others.all_send(message) { 0 } else { others.refusal };
                 }
+                drop(control);
+                self.relay_those(index..index + 1);
+                let _ = self.hand_over(index);
                 Err(refusal)
             }
             _ => Ok(()),
@@ -218,12 +221,20 @@ impl Device {
         }
         self.remove_eventfd(vector_control, number)?;
         let was_last = vector_control.eventfds.as_ref().is_none_or(|it| it.len() == 0);
+        let is_relayed = self.is_relayed(vector_control);
         drop(control);
         self.cache.retry_unserved_quietly();
+        // The relay may serve what is left.
+        self.relay_those(index..index + 1);
         // In a transaction what is pending may have been waiting for the commit, with the eventfd. If it
         // cannot be sent it stays pending; the eventfd is gone all the same.
-        if was_last {
+        if was_last || is_relayed {
             let _ = self.hand_over(index);
+        }
+        // And it may be sending what came by this one.
+        if self.cache.relay().is_some() {
+            let _control = self.control.lock();
+            crate::vector::wait_for_deliveries(std::slice::from_ref(self.vector(index)?));
         }
         Ok(())
     }

@@ -31,6 +31,8 @@ pub(crate) type Candidate = (Weak<dyn Owner>, u32);
 /// A cache's relay, from when it is first turned on.
 pub(crate) struct Relay {
     set: Set,
+    /// Held while it is turned on or off; before all other locks.
+    switch: Mutex<()>,
     /// Read under devices' locks; changed before each device is told.
     on: AtomicBool,
     /// Threads inside it are to leave.
@@ -51,6 +53,7 @@ impl Relay {
     pub fn new() -> Result<Self> {
         Ok(Relay {
             set: Set::new()?,
+            switch: Mutex::default(),
             on: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             runners: Mutex::new(0),
@@ -88,6 +91,11 @@ impl Relay {
     /// It is heard again, and what it counted meanwhile.
     pub fn listen(&self, fd: RawFd, token: Token) {
         self.set.listen(fd, token);
+    }
+
+    /// The kernel serves these already.
+    pub fn list(&self, promoted: Vec<Candidate>) {
+        self.desk.lock().promoted.extend(promoted);
     }
 
     /// Is to be given to the kernel.

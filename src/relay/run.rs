@@ -5,7 +5,7 @@
 //! vectors that wait for one make others be *sampled*: taken from the kernel for a moment, route kept. One that is signalled goes
 //! back at once, without a table write, and is left alone for longer and longer; one that is not gives its route up.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -35,7 +35,9 @@ pub(super) struct Desk {
     /// There was no route for these.
     waiting: Vec<Candidate>,
     /// In the kernel, the one to be sampled next first.
-    promoted: VecDeque<Candidate>,
+    pub(super) promoted: VecDeque<Candidate>,
+    /// When it is so long, those that are gone are taken out.
+    prune_at: usize,
     /// Sampled, with the end of the sample.
     sampled: VecDeque<(Instant, Candidate)>,
     /// Routes that were given up for those that wait.
@@ -62,6 +64,7 @@ impl RouteCache {
     pub fn relay_fd(self: &Arc<Self>) -> Result<RawFd> {
         refuse_reentry()?;
         let relay = self.get_or_make_relay()?;
+        let _switch = relay.switch.lock();
         if !relay.on.swap(true, Ordering::SeqCst) {
             relay.stopping.store(false, Ordering::SeqCst);
             relay.set.calm();
@@ -101,13 +104,19 @@ impl RouteCache {
     /// and those vectors are unserved).
     pub fn relay_stop(self: &Arc<Self>) -> Result<()> {
         refuse_reentry()?;
-        let relay = self.relay().filter(|relay| relay.is_on());
-        self.stop_relay(relay.ok_or_else(is_off)?)
+        let relay = self.relay().ok_or_else(is_off)?;
+        let _switch = relay.switch.lock();
+        match relay.is_on() {
+            true => self.stop_relay(relay),
+            false => Err(is_off()),
+        }
     }
 
     fn stop_relay(self: &Arc<Self>, relay: &Relay) -> Result<()> {
         self.end_relay();
         relay.on.store(false, Ordering::SeqCst);
+        // Nobody waits any more, and a loop that polls the descriptor is to sleep.
+        relay.set.calm();
         *relay.desk.lock() = Desk::default();
         relay.candidates.lock().clear();
         self.with_one_write(|| {
@@ -200,6 +209,7 @@ impl RouteCache {
             // What it had counted.
             let _ = item.owner.hand_over(item.index);
         }
+        desk.prune();
         desk.chances = self.routes.chances();
         true
     }
@@ -217,6 +227,19 @@ impl Desk {
         let rest = by_heat.split_off(n.min(by_heat.len()));
         self.waiting = rest.into_iter().map(|(_, candidate)| candidate).collect();
         by_heat.into_iter().map(|(_, candidate)| candidate).collect()
+    }
+
+    /// Vectors that are the kernel's no more are found when they are to be sampled; if nobody waits for a route, here.
+    fn prune(&mut self) {
+        const FEW: usize = 1024;
+        if self.promoted.len() < self.prune_at.max(FEW) {
+            return;
+        }
+        let mut seen = HashSet::new();
+        self.promoted.retain(|(owner, index)| {
+            owner.strong_count() > 0 && seen.insert((owner.as_ptr().cast::<()>().addr(), *index))
+        });
+        self.prune_at = 2 * self.promoted.len();
     }
 
     fn begin_samples(&mut self, now: Instant) {

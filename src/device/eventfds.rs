@@ -42,6 +42,8 @@ pub(super) struct Eventfds {
     pub route: Option<PinnedRoute>,
     /// Why there could be no route; 0 if there could.
     pub refusal: i32,
+    /// Pins given up while an irqfd that cannot be unbound stands on them.
+    strays: Vec<u32>,
 }
 
 impl Eventfds {
@@ -188,7 +190,7 @@ impl Eventfds {
         } else if self.route.is_none() {
             self.route = Some(pin);
         } else {
-            log::error!("GSI {} is given up for good: its irqfd cannot be unbound", pin.gsi);
+            self.strays.push(pin.gsi);
         }
     }
 
@@ -202,6 +204,14 @@ impl Eventfds {
     }
 
     pub fn release_unused_route(&mut self, cache: &RouteCache) {
+        let list = &self.list;
+        self.strays.retain(|&gsi| {
+            let stays = list.iter().any(|eventfd| eventfd.irqfd.bound == Some(gsi));
+            if !stays {
+                cache.routes.unpin(gsi);
+            }
+            stays
+        });
         if self.pin.is_some() {
             return;
         }

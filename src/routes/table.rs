@@ -78,8 +78,12 @@ impl Table {
     }
 
     /// Entries in the table, of whatever kind.
-    fn entry_count(&self) -> usize {
+    pub fn entry_count(&self) -> usize {
         self.fixed.len() + self.explicit_count + self.count
+    }
+
+    pub fn fixed_count(&self) -> usize {
+        self.fixed.len()
     }
 
     pub fn count(&self) -> usize {

@@ -19,7 +19,7 @@ pub(crate) fn arm(cache: &RouteCache, items: &[Item]) -> Result<()> {
     let (some_wait, occasions) = (cache.some_unserved(), cache.occasions());
     let chances = cache.routes.chances();
     let result = flush(cache, items);
-    let may_help = some_wait && cache.routes.chances() != chances;
+    let may_help = (some_wait || result.is_err()) && cache.routes.chances() != chances;
     // An occasion that passed before the failure was noted has not seen it.
     let missed_one = result.is_err() && cache.occasions() != occasions;
     if may_help || missed_one {

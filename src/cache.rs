@@ -526,8 +526,8 @@ impl RouteCache {
         self.routes.own_pins(self.backend(), first..first.saturating_add(n))
     }
 
-    pub(crate) fn disown_pins(&self, first: u32, n: u32) -> Result<()> {
-        self.routes.disown_pins(self.backend(), first..first.saturating_add(n))
+    pub(crate) fn disown_pins(&self, gsis: &[u32]) -> Result<()> {
+        self.routes.disown_pins(self.backend(), gsis)
     }
 
     pub(crate) fn may_start_helpers(&self) -> bool {
@@ -559,11 +559,20 @@ impl RouteCache {
     /// After a write of the table, a freed route, a commit: what was not served may be now. The first
     /// error met, for whoever asked; who is still not served notes it again.
     pub(crate) fn retry_unserved(&self) -> Result<()> {
-        self.occasions.fetch_add(1, Ordering::SeqCst);
-        if !self.some_unserved.swap(false, Ordering::SeqCst) {
-            return Ok(());
+        let mut result = Ok(());
+        // Once more if the first round freed something: who came before may have it now.
+        for _ in 0..2 {
+            self.occasions.fetch_add(1, Ordering::SeqCst);
+            if !self.some_unserved.swap(false, Ordering::SeqCst) {
+                break;
+            }
+            let chances = self.routes.chances();
+            result = first_error(self.members().iter().map(|member| member.retry()));
+            if result.is_ok() || self.routes.chances() == chances {
+                break;
+            }
         }
-        first_error(self.members().iter().map(|member| member.retry()))
+        result
     }
 
     /// The same where nobody asked: it is in the vectors' infos.

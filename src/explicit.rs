@@ -208,8 +208,8 @@ impl ExplicitRoutes {
     pub fn remove(&self, gsi: u32) -> Result<()> {
         let mut state = self.lock()?;
         let here = owned(&mut state, gsi)?;
-        here.remember();
         here.drop_irqfds(&self.cache, |_| true)?;
+        here.remember();
         here.entries.clear();
         here.removed = true;
         self.note(state, gsi);
@@ -314,10 +314,42 @@ impl ExplicitRoutes {
         }
     }
 
+    /// What could not be taken out of the table when it was removed has been now.
+    fn free_if_removed(&self, gsi: u32) {
+        let mut state = self.state.lock();
+        let Some(here) = state.gsis.get_mut(&gsi) else { return };
+        let is_gone = here.removed && here.before.is_none();
+        if is_gone && self.cache.routes.explicit_is(gsi, &[]) {
+            (here.owned, here.removed) = (false, false);
+            self.cache.routes.give_gsi_back(gsi);
+        }
+        self.forget_if_unused(&mut state, gsi);
+    }
+
     fn forget_if_unused(&self, state: &mut State, gsi: u32) {
         if state.gsis.get(&gsi).is_some_and(|here| !here.owned && here.irqfds.is_empty()) {
             state.gsis.remove(&gsi);
         }
+    }
+
+    /// Where a change is staged, the irqfds from before it.
+    fn bind_on_what_is_in_force(&self) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.paused || state.gone {
+            return Ok(());
+        }
+        let mut result = Ok(());
+        for (&gsi, here) in &mut state.gsis {
+            let Some(before) = &here.before else { continue };
+            if here.owned && self.cache.routes.explicit_is(gsi, &[]) {
+                continue;
+            }
+            let were_bound =
+                |irqfd: &&mut Irqfd| irqfd.bound.is_none() && before.irqfds.contains(&irqfd.number);
+            let bound = here.irqfds.iter_mut().filter(were_bound);
+            result = result.and(first_error(bound.map(|irqfd| irqfd.bind(&self.cache, gsi))));
+        }
+        result
     }
 
     /// Those that no commit is still to make live.
@@ -344,7 +376,11 @@ impl Owner for ExplicitRoutes {
         };
         let wanted = here.wanted();
         if here.owned && !self.cache.routes.explicit_is(gsi, &wanted) {
-            if wanted.is_empty() {
+            if here.removed {
+                if let Err(e) = here.drop_irqfds(&self.cache, |_| true) {
+                    return Stage::Done(Err(e));
+                }
+            } else if wanted.is_empty() {
                 let unbound = here.irqfds.iter_mut().map(|irqfd| irqfd.unbind(&self.cache));
                 if let Err(e) = first_error(unbound) {
                     return Stage::Done(Err(e));
@@ -395,8 +431,10 @@ impl Owner for ExplicitRoutes {
         if let Err(e) = here.drop_irqfds(&self.cache, is_new) {
             log::error!("GSI {gsi}: {e}");
         }
-        here.removed = here.owned && !before.owned;
-        (here.entries, here.irqfds_alone) = (before.entries, before.irqfds_alone);
+        // What was removed stays so.
+        here.removed = here.removed || (here.owned && !before.owned);
+        here.irqfds_alone = before.irqfds_alone;
+        here.entries = if here.removed { Vec::new() } else { before.entries };
         true
     }
 }
@@ -445,7 +483,9 @@ impl Member for ExplicitRoutes {
         let mut state = self.state.lock();
         state.paused = true;
         let irqfds = state.gsis.values_mut().flat_map(|here| &mut here.irqfds);
-        irqfd::unbind_all(&self.cache, &mut irqfds.collect::<Vec<_>>())
+        // Others may have an errno of a bind that was refused.
+        let bound = irqfds.filter(|irqfd| irqfd.bound.is_some());
+        irqfd::unbind_all(&self.cache, &mut bound.collect::<Vec<_>>())
     }
 
     fn unpause(&self) {
@@ -453,6 +493,7 @@ impl Member for ExplicitRoutes {
     }
 
     fn serve(&self) -> Result<()> {
+        self.bind_on_what_is_in_force()?;
         let items = self.committed();
         if transaction::defer(&self.cache, &items) {
             return Ok(());
@@ -465,7 +506,10 @@ impl Member for ExplicitRoutes {
     fn tell_untold(&self) {}
 
     fn retry(&self) -> Result<()> {
-        arm::flush(&self.cache, &self.committed())
+        let items = self.committed();
+        let flushed = arm::flush(&self.cache, &items);
+        items.iter().for_each(|item| self.free_if_removed(item.index));
+        flushed
     }
 
     fn unserved(&self) -> u64 {

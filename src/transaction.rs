@@ -143,9 +143,7 @@ impl RouteCache {
             Some(Some((mut items, untold))) => {
                 items.sort_unstable_by_key(Item::key);
                 items.dedup_by_key(|item| item.key());
-                let armed = arm_or_take_back(self, &items);
-                let hand_over = |item: &Item| item.owner.hand_over(item.index);
-                let result = armed.and(first_error(items.iter().map(hand_over)));
+                let result = arm_or_take_back(self, &items);
                 untold.iter().for_each(|(owner, changed)| owner.tell(*changed));
                 result
             }
@@ -156,8 +154,12 @@ impl RouteCache {
 /// If it fails, what can be as it was before is.
 pub(crate) fn arm_or_take_back(cache: &RouteCache, items: &[Item]) -> Result<()> {
     let armed = arm(cache, items);
+    let hand_over = |item: &Item| item.owner.hand_over(item.index);
+    let armed = armed.and(first_error(items.iter().map(hand_over)));
     if armed.is_ok() {
         items.iter().for_each(|item| item.owner.keep(item.index));
+        // GSIs may be free now.
+        cache.retry_unserved_quietly();
         return armed;
     }
     let taken_back = |item: &&Item| item.owner.take_back(item.index);
@@ -166,5 +168,6 @@ pub(crate) fn arm_or_take_back(cache: &RouteCache, items: &[Item]) -> Result<()>
         log::error!("a failed commit cannot be undone: {e}");
     }
     taken_back.iter().for_each(|item| item.owner.keep(item.index));
+    cache.retry_unserved_quietly();
     armed
 }

@@ -88,6 +88,8 @@ pub(super) struct Eventfds {
     /// Why there could be no route; 0 if there could.
     pub refusal: i32,
     pub traffic: Traffic,
+    /// Pins given up while an irqfd that cannot be unbound stands on them.
+    strays: Vec<u32>,
 }
 
 impl Eventfds {
@@ -317,7 +319,7 @@ impl Eventfds {
         } else if self.route.is_none() {
             self.route = Some(pin);
         } else {
-            log::error!("GSI {} is given up for good: its irqfd cannot be unbound", pin.gsi);
+            self.strays.push(pin.gsi);
         }
     }
 
@@ -331,6 +333,14 @@ impl Eventfds {
     }
 
     pub fn release_unused_route(&mut self, cache: &RouteCache) {
+        let list = &self.list;
+        self.strays.retain(|&gsi| {
+            let stays = list.iter().any(|eventfd| eventfd.irqfd.bound == Some(gsi));
+            if !stays {
+                cache.routes.unpin(gsi);
+            }
+            stays
+        });
         if self.pin.is_some() || self.traffic.is_sampled() {
             return;
         }

@@ -94,6 +94,7 @@ impl Device {
         }
         vector::wait_for_deliveries(&self.vectors);
         let (_, unbound) = self.disarm(&self.vectors, &mut control.vectors);
+        let mut pins = Vec::new();
         for vector_control in &mut *control.vectors {
             let Some(eventfds) = &mut vector_control.eventfds else { continue };
             eventfds.forget_unbound(&self.cache);
@@ -101,14 +102,15 @@ impl Device {
                 let name = &self.name;
                 log::error!("{name}: an eventfd that cannot be unbound keeps its GSI for good");
             } else {
+                pins.extend(eventfds.pin);
                 vector_control.eventfds = None;
             }
         }
         drop(control);
         let mut disowned = Ok(());
         if why == closed::UNPLUGGED {
-            if let Kind::Pins { first } = self.kind {
-                disowned = self.cache.disown_pins(first, self.all().end);
+            if !pins.is_empty() {
+                disowned = self.cache.disown_pins(&pins);
             }
             self.cache.retry_unserved_quietly();
         }

@@ -162,8 +162,22 @@ impl Routes {
         backend: &dyn Backend,
         changes: &[Change],
     ) -> Vec<Result<u32>> {
-        let mut results: Vec<Result<u32>> =
-            changes.iter().map(|change| self.stage(state, change)).collect();
+        // What makes room comes first, whatever the order.
+        let frees = |change: &Change| match change {
+            Change::Own(_, message) => message.is_none(),
+            Change::Explicit(_, entries) => entries.is_empty(),
+            _ => false,
+        };
+        let mut staged: Vec<(usize, Result<u32>)> = Vec::with_capacity(changes.len());
+        for is_first in [true, false] {
+            for (at, change) in changes.iter().enumerate() {
+                if frees(change) == is_first {
+                    staged.push((at, self.stage(state, change)));
+                }
+            }
+        }
+        staged.sort_unstable_by_key(|(at, _)| *at);
+        let mut results: Vec<Result<u32>> = staged.into_iter().map(|(_, result)| result).collect();
         let Err((refusal, taken_back)) = self.write(state, backend) else {
             return results;
         };
@@ -211,14 +225,18 @@ impl Routes {
     }
 
     /// Takes pins out of the table and gives their GSIs back. If the kernel refuses, they stay taken.
-    pub fn disown_pins(&self, backend: &dyn Backend, gsis: Range<u32>) -> Result<()> {
-        let changes: Vec<Change> = gsis.clone().map(|gsi| Change::Own(gsi, None)).collect();
-        for result in self.apply(backend, changes) {
-            result?;
-        }
+    pub fn disown_pins(&self, backend: &dyn Backend, gsis: &[u32]) -> Result<()> {
+        let changes: Vec<Change> = gsis.iter().map(|&gsi| Change::Own(gsi, None)).collect();
+        let results = self.apply(backend, changes);
         let mut state = self.state.lock();
-        gsis.for_each(|gsi| state.table.give_gsi_back(gsi));
-        Ok(())
+        let mut first = Ok(());
+        for (&gsi, result) in gsis.iter().zip(results) {
+            match result {
+                Ok(_) => state.table.give_gsi_back(gsi),
+                Err(e) => first = first.and(Err(e)),
+            }
+        }
+        first
     }
 
     /// Takes a GSI for the VMM to number: this one, or the lowest that is free.
@@ -295,6 +313,8 @@ impl Routes {
         }
         let gsis: Vec<u32> = entries.iter().map(|entry| entry.gsi).collect();
         self.retire(&gsis);
+        let more = entries.len().saturating_sub(state.table.fixed_count());
+        self.make_room(&mut state, more);
         let old = match state.table.set_fixed(entries) {
             Ok(old) => old,
             Err(e) => {
@@ -372,7 +392,7 @@ impl Routes {
 
     fn stage(&self, state: &mut State, change: &Change) -> Result<u32> {
         match *change {
-            Change::Pin(message) => self.stage_pin(state, self.key(&message)),
+            Change::Pin(message) => self.stage_pin(state, self.key(&message), 0),
             Change::Retarget(gsi, message) => {
                 let message = self.key(&message);
                 let table = &mut state.table;
@@ -384,7 +404,8 @@ impl Routes {
                         table.replace(gsi, message);
                         Ok(gsi)
                     }
-                    _ => self.stage_pin(state, message),
+                    // Its own is free then.
+                    _ => self.stage_pin(state, message, usize::from(only_user)),
                 }
             }
             Change::Provide(message) => {
@@ -406,6 +427,11 @@ impl Routes {
                     return Ok(gsi);
                 }
                 self.retire(&[gsi]);
+                let is_new = table.get(gsi).is_none();
+                if message.is_some() && is_new {
+                    self.make_room(state, 1);
+                }
+                let table = &mut state.table;
                 match message {
                     Some(message) if !table.put_pin(gsi, message) => return Err(no_room()),
                     Some(_) => {}
@@ -414,6 +440,8 @@ impl Routes {
                 Ok(gsi)
             }
             Change::Explicit(gsi, ref entries) => {
+                let more = entries.len().saturating_sub(state.table.explicit(gsi).len());
+                self.make_room(state, more);
                 match state.table.stage_explicit(gsi, entries.clone()) {
                     true => Ok(gsi),
                     false => Err(no_room()),
@@ -422,11 +450,11 @@ impl Routes {
         }
     }
 
-    fn stage_pin(&self, state: &mut State, message: Message) -> Result<u32> {
+    fn stage_pin(&self, state: &mut State, message: Message, freed: usize) -> Result<u32> {
         let table = &state.table;
         let found = table.find(&message);
         let newly_pinned = found.and_then(|gsi| table.get(gsi)).is_none_or(|route| route.pins == 0);
-        if self.finder.is_some() && newly_pinned && table.unpinned_room() <= MIN_DYNAMIC {
+        if self.finder.is_some() && newly_pinned && table.unpinned_room() + freed <= MIN_DYNAMIC {
             return Err(no_room());
         }
         let gsi = match found {
@@ -476,6 +504,12 @@ impl Routes {
     /// The finder's count, by which the table knows how often a route was used.
     fn uses(&self, gsi: u32) -> u32 {
         self.finder.as_ref().map_or(0, |finder| finder.uses(gsi))
+    }
+
+    /// Idle routes make way for so many entries, as far as there are any.
+    fn make_room(&self, state: &mut State, entries: usize) {
+        let missing = (state.table.entry_count() + entries).saturating_sub(state.table.limit());
+        self.evict(state, missing);
     }
 
     fn retire(&self, gsis: &[u32]) {

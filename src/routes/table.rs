@@ -87,6 +87,14 @@ impl Table {
         self.fixed.len() + self.explicit_count + self.count
     }
 
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    pub fn fixed_count(&self) -> usize {
+        self.fixed.len()
+    }
+
     pub fn count(&self) -> usize {
         self.count
     }

@@ -54,6 +54,10 @@ struct Gsi {
     irqfds: Vec<Irqfd>,
     /// As it was when the last commit ended, if it was changed since.
     before: Option<Before>,
+    /// That was outside of a transaction.
+    is_staged: bool,
+    /// As it was, staged so, before a transaction changed it again.
+    before_begin: Option<Before>,
 }
 
 struct Before {
@@ -86,7 +90,7 @@ impl Gsi {
         self.entries.iter().filter(|entry| is_live(entry)).copied().collect()
     }
 
-    fn remember(&mut self) {
+    fn remember(&mut self, in_transaction: bool) {
         let now = || Before {
             owned: self.owned && !self.removed,
             entries: self.entries.clone(),
@@ -95,6 +99,8 @@ impl Gsi {
         };
         if self.before.is_none() {
             self.before = Some(now());
+        } else if in_transaction && self.is_staged && self.before_begin.is_none() {
+            self.before_begin = Some(now());
         }
     }
 
@@ -139,6 +145,7 @@ impl ExplicitRoutes {
             return Err(Error::new(libc::ENOTSUP, "there is no table of routes"));
         }
         let backend = self.cache.backend();
+        let in_transaction = transaction::is_open(&self.cache);
         let mut state = self.lock()?;
         if let Some(gsi) = wanted {
             let entry = kvm_irq_routing_entry { gsi, ..entry };
@@ -148,13 +155,13 @@ impl ExplicitRoutes {
             if let Some(here) = state.gsis.get_mut(&gsi).filter(|here| here.owned) {
                 let is_pin = |entry: &kvm_irq_routing_entry| entry.type_ == KVM_IRQ_ROUTING_IRQCHIP;
                 if here.removed {
-                    here.remember();
+                    here.remember(in_transaction);
                     here.removed = false;
                     here.entries.clear();
                 } else if here.entries.iter().any(|other| is_same(other, &entry)) {
                     return Ok(gsi);
                 } else if is_pin(&entry) && here.entries.iter().all(is_pin) {
-                    here.remember();
+                    here.remember(in_transaction);
                 } else {
                     return Err(Error::new(libc::EBUSY, "the GSI has a route already"));
                 }
@@ -177,7 +184,7 @@ impl ExplicitRoutes {
             taken => taken?,
         };
         let here = state.gsis.entry(gsi).or_default();
-        here.remember();
+        here.remember(in_transaction);
         (here.owned, here.removed, here.irqfds_alone) = (true, false, irqfds_alone);
         here.entries = vec![kvm_irq_routing_entry { gsi, ..entry }];
         self.note(state, gsi);
@@ -188,6 +195,7 @@ impl ExplicitRoutes {
     ///
     /// Errors: `ENOENT` (it has no route of the VMM's), `ESHUTDOWN`.
     pub fn update(&self, gsi: u32, entry: kvm_irq_routing_entry) -> Result<()> {
+        let in_transaction = transaction::is_open(&self.cache);
         let mut state = self.lock()?;
         let here = owned(&mut state, gsi)?;
         let entry = kvm_irq_routing_entry { gsi, ..entry };
@@ -196,7 +204,7 @@ impl ExplicitRoutes {
                 return Ok(());
             }
         }
-        here.remember();
+        here.remember(in_transaction);
         here.entries = vec![entry];
         self.note(state, gsi);
         Ok(())
@@ -206,10 +214,11 @@ impl ExplicitRoutes {
     ///
     /// Errors: `ENOENT`, `ESHUTDOWN`; what the kernel says to an unbind (it stays then).
     pub fn remove(&self, gsi: u32) -> Result<()> {
+        let in_transaction = transaction::is_open(&self.cache);
         let mut state = self.lock()?;
         let here = owned(&mut state, gsi)?;
         here.drop_irqfds(&self.cache, |_| true)?;
-        here.remember();
+        here.remember(in_transaction);
         here.entries.clear();
         here.removed = true;
         self.note(state, gsi);
@@ -233,11 +242,12 @@ impl ExplicitRoutes {
         if gsi >= features.max_routes {
             return Err(Error::invalid("the GSI is beyond the kernel's table"));
         }
+        let in_transaction = transaction::is_open(&self.cache);
         let mut state = self.lock()?;
         let irqfd = Irqfd::take(&self.cache, fd, resample, false)?;
         let here = state.gsis.entry(gsi).or_default();
         let was_staged = here.before.is_some();
-        here.remember();
+        here.remember(in_transaction);
         here.irqfds.push(irqfd);
         drop(state);
         let item = self.item(gsi);
@@ -308,6 +318,9 @@ impl ExplicitRoutes {
     fn note(&self, mut state: MutexGuard<'_, State>, gsi: u32) {
         if transaction::defer(&self.cache, &self.item(gsi)) {
             return;
+        }
+        if let Some(here) = state.gsis.get_mut(&gsi) {
+            here.is_staged = true;
         }
         if !state.staged.contains(&gsi) {
             state.staged.push(gsi);
@@ -415,7 +428,7 @@ impl Owner for ExplicitRoutes {
     fn keep(&self, gsi: u32) {
         let mut state = self.state.lock();
         let Some(here) = state.gsis.get_mut(&gsi) else { return };
-        here.before = None;
+        (here.before, here.before_begin, here.is_staged) = (None, None, false);
         if here.removed && self.cache.routes.explicit_is(gsi, &[]) {
             (here.owned, here.removed) = (false, false);
             self.cache.routes.give_gsi_back(gsi);
@@ -426,7 +439,9 @@ impl Owner for ExplicitRoutes {
     fn take_back(&self, gsi: u32) -> bool {
         let mut state = self.state.lock();
         let Some(here) = state.gsis.get_mut(&gsi) else { return false };
-        let Some(before) = here.before.take() else { return false };
+        // (What had been staged before it began is live then a little early.)
+        let before = here.before_begin.take().or_else(|| here.before.take());
+        let Some(before) = before else { return false };
         let is_new = |irqfd: &Irqfd| !before.irqfds.contains(&irqfd.number);
         if let Err(e) = here.drop_irqfds(&self.cache, is_new) {
             log::error!("GSI {gsi}: {e}");

@@ -16,7 +16,6 @@ pub(crate) fn defer(cache: &Arc<RouteCache>, items: &[Item]) -> bool {
 }
 
 /// Whether this thread is in a transaction.
-#[cfg(feature = "capi")]
 pub(crate) fn is_open(cache: &Arc<RouteCache>) -> bool {
     note(cache, |_| ())
 }

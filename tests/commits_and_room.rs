@@ -206,16 +206,6 @@ fn a_route_whose_irqfd_stayed_is_let_go_when_that_goes() {
 }
 
 #[test]
-fn a_route_for_irqfds_alone_makes_way_when_it_has_none() {
-    let shape = few_entries(1);
-    let mut rig = Rig::new(OnModel::new(&shape), shape);
-    let alone = Add { target: message(0x41), gsi: None, alone: true };
-    let unbind = UnbindGsi { gsi: GSI, e: 0 };
-    rig.steps(&[alone, BindGsi { gsi: GSI, e: 0 }, unbind, set(0, 0x51), bind(0, 1), Commit]);
-    assert!(rig.serves(0, 0));
-}
-
-#[test]
 fn what_was_staged_before_begin_survives_a_failed_transaction() {
     let model = Model::new(Irqchip::Split, Model::x86_features(), Box::new(|_| 1)).unwrap();
     let cache = RouteCache::new(Host::Other(Box::new(model)), &Config::default()).unwrap();

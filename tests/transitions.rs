@@ -80,6 +80,16 @@ proptest! {
     }
 
     #[test]
+    fn with_a_relay_they_are_like_the_reference(
+        program in program(
+            msi().prop_map(|msi| vec![part(Kind::Msix, 2), msi, part(Kind::Plain, 1)]),
+            any::<bool>(),
+        ),
+    ) {
+        Beside::run_relayed(OnModel::new(), program);
+    }
+
+    #[test]
     fn three_devices_are_like_the_reference(
         program in program(
             msi().prop_map(|msi| vec![part(Kind::Msix, 2), msi, part(Kind::Plain, 1)]),

@@ -6,11 +6,13 @@
 //! lock, and sends without it, as after an unmask; so a mask that comes between keeps it pending.
 
 use std::ops::Range;
+use std::sync::atomic::Ordering;
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use super::eventfds::{Eventfds, Server};
 use super::{Device, VectorControl};
+use crate::cache::first_error;
 use crate::error::Result;
 use crate::owner::{Owner, Sample, ServedBy, Verdict};
 use crate::relay::Relay;
@@ -122,7 +124,7 @@ impl Device {
                 // Together with what is pending: one message. What comes after this the relay is told of.
                 if eventfds.take_counted() {
                     vector.set_pending();
-                    relay.messages.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    relay.messages.fetch_add(1, Ordering::Relaxed);
                 }
                 eventfds.listen(relay);
                 let traffic = &mut eventfds.traffic;
@@ -152,7 +154,7 @@ impl Device {
             relay.list(in_kernel);
         }
         self.relay_those(self.all());
-        crate::cache::first_error(self.all().map(|index| self.hand_over(index)))
+        first_error(self.all().map(|index| self.hand_over(index)))
     }
 
     pub(super) fn stop_relaying(&self) -> Result<()> {
@@ -182,7 +184,7 @@ impl Device {
             return;
         }
         vector.set_pending();
-        relay.messages.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        relay.messages.fetch_add(1, Ordering::Relaxed);
         let can_bind = self.cache.features().irqfd;
         let traffic = &mut eventfds.traffic;
         traffic.signals = traffic.signals.saturating_add(1);

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::message::GuestMessage;
 use crate::registers::msi::MsiBits;
 use crate::registers::Registers;
+use crate::vector;
 
 impl Device {
     /// Gives a vector a message, the guest's address and data. The old one is not sent once this has
@@ -234,7 +235,7 @@ impl Device {
         // And it may be sending what came by this one.
         if self.cache.relay().is_some() {
             let _control = self.control.lock();
-            crate::vector::wait_for_deliveries(std::slice::from_ref(self.vector(index)?));
+            vector::wait_for_deliveries(std::slice::from_ref(self.vector(index)?));
         }
         Ok(())
     }

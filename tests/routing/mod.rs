@@ -3,7 +3,7 @@
 //! transactions are done to both; then all is compared that can be seen of the table, of irqfds and of messages.
 //!
 //! [`step`]: scenarios; [`reference`]: what should be; [`tap`]: what the kernel was told, and faults; [`apply`]: a step
-//! done to both; [`check`]: the comparison; [`account`]: every event arrives once; [`machine`]: the model below;
+//! done to both; [`check`]: the comparison; [`account`]: every event arrives once; [`machine`]: the model below; [`on_kvm`]: a VM;
 //! [`minimal`]: a failing scenario made short.
 #![allow(
     dead_code,
@@ -19,9 +19,12 @@ mod apply;
 mod check;
 mod explicit;
 #[cfg(target_arch = "x86_64")]
+#[path = "../lapic/mod.rs"]
 pub mod lapic;
 pub mod machine;
 pub mod minimal;
+#[cfg(target_arch = "x86_64")]
+pub mod on_kvm;
 pub mod reference;
 pub mod seeded;
 pub mod step;

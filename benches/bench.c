@@ -47,6 +47,19 @@ void bench_allow_descriptors(void)
     need(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit");
 }
 
+uint32_t bench_data(uint32_t message)
+{
+    return (message / 200) << 16 | (32 + message % 200);
+}
+
+uint64_t random_bits(void)
+{
+    static uint64_t state = 88172645463325252ull;
+    state ^= state << 13;
+    state ^= state >> 7;
+    return state ^= state << 17;
+}
+
 uint64_t nanoseconds(void)
 {
     struct timespec now;
@@ -64,6 +77,12 @@ double median(double *values, size_t n)
 {
     qsort(values, n, sizeof *values, compare);
     return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
+}
+
+double percentile(double *values, size_t n, unsigned percent)
+{
+    qsort(values, n, sizeof *values, compare);
+    return values[n * percent / 100];
 }
 
 double spread(double *values, size_t n)

@@ -17,10 +17,17 @@ void bench_allow_descriptors(void);
 /* An address that reaches that vCPU. */
 #define BENCH_ADDRESS 0xfee00000u
 
+/* Bits 31:16 are ignored: any number of distinct messages reach that vCPU. */
+uint32_t bench_data(uint32_t message);
+
 uint64_t nanoseconds(void);
+
+/* A pseudo-random number, the same ones in every run. */
+uint64_t random_bits(void);
 
 /* Of n values; reorders them. */
 double median(double *values, size_t n);
+double percentile(double *values, size_t n, unsigned percent);
 
 /* The distance of the quartiles, as a measure of how much to believe a median. Reorders too. */
 double spread(double *values, size_t n);

@@ -67,7 +67,6 @@ static uint32_t find_by_hash(const struct message *message)
 static void make_guest(uint32_t vectors, uint32_t cpus, int vm)
 {
     static struct { struct kvm_irq_routing head; struct kvm_irq_routing_entry entries[MAX_MESSAGES]; } table;
-    uint64_t random = 88172645463325252u;
     memset(by_vector, 0, sizeof(by_vector));
     memset(by_hash, 0, sizeof(by_hash));
     n_messages = vectors * cpus;
@@ -89,8 +88,7 @@ static void make_guest(uint32_t vectors, uint32_t cpus, int vm)
     table.head.nr = n_messages;
     need(ioctl(vm, KVM_SET_GSI_ROUTING, &table) == 0, "KVM_SET_GSI_ROUTING");
     for (uint32_t i = 0; i < SENDS; i++) {
-        random ^= random << 13, random ^= random >> 7, random ^= random << 17;
-        sequence[i] = (uint32_t)((random >> 20) % n_messages);
+        sequence[i] = (uint32_t)((random_bits() >> 20) % n_messages);
     }
 }
 

@@ -14,9 +14,6 @@
 
 #include "bench.h"
 
-/* Bits 31:16 of the data are ignored: all messages reach the one vCPU. */
-static uint32_t data_of(uint32_t message) { return (message / 200) << 16 | (32 + message % 200); }
-
 static struct msi_route_cache *cache;
 static pthread_t relay_thread;
 
@@ -66,7 +63,7 @@ static void make_vectors(uint32_t n)
             need(!msi_device_new(cache, &config, &devices[i / 2048]), "device");
         struct msi_device *dev = devices[i / 2048];
         need(!msi_vector_mask(dev, i % 2048), "mask");
-        need(!msi_vector_set(dev, i % 2048, BENCH_ADDRESS, data_of(i)), "set");
+        need(!msi_vector_set(dev, i % 2048, BENCH_ADDRESS, bench_data(i)), "set");
         fd[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
         need(fd[i] >= 0, "eventfd");
         need(!msi_vector_bind_eventfd(dev, i % 2048, fd[i], MSIROUTE_EVENTFD_BORROWED), "bind");
@@ -151,7 +148,7 @@ static void change_affinity(int with_relay)
         uint32_t at = (i * 7) % 2048;
         uint64_t start = nanoseconds();
         need(!msi_vector_mask(devices[0], at), "mask");
-        need(!msi_vector_set(devices[0], at, BENCH_ADDRESS, data_of(VECTORS + i)), "set");
+        need(!msi_vector_set(devices[0], at, BENCH_ADDRESS, bench_data(VECTORS + i)), "set");
         need(!msi_vector_unmask(devices[0], at), "unmask");
         times[i] = (double)(nanoseconds() - start) / 1e3;
     }
@@ -162,7 +159,7 @@ static void change_affinity(int with_relay)
         for (uint32_t i = 0; i < CHANGES; i++) {
             uint32_t at = (i * 7) % 2048;
             need(!msi_vector_mask(devices[0], at), "mask");
-            need(!msi_vector_set(devices[0], at, BENCH_ADDRESS, data_of(2 * VECTORS + i)), "set");
+            need(!msi_vector_set(devices[0], at, BENCH_ADDRESS, bench_data(2 * VECTORS + i)), "set");
             need(!msi_vector_unmask(devices[0], at), "unmask");
             signal_eventfd(at);
         }
@@ -176,13 +173,6 @@ static void change_affinity(int with_relay)
 }
 
 /* ---- more eventfds than routes ---- */
-
-static uint64_t random_state = 88172645463325252u;
-static uint64_t random_bits(void)
-{
-    random_state ^= random_state << 13, random_state ^= random_state >> 7;
-    return random_state ^= random_state << 17;
-}
 
 static void spill_over(void)
 {
@@ -239,12 +229,6 @@ static void spill_over(void)
 
 /* ---- one signal ---- */
 
-static int compare_ns(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static void one_signal(void)
 {
     enum { ROUNDS = 31, WRITES = 20000, LATENCIES = 2000 };
@@ -257,7 +241,7 @@ static void one_signal(void)
     int vm = bench_vm(), irqfd = eventfd(0, EFD_NONBLOCK);
     struct { struct kvm_irq_routing head; struct kvm_irq_routing_entry entry; } table = {
         .head.nr = 1,
-        .entry = { .gsi = 24, .type = KVM_IRQ_ROUTING_MSI, .u.msi = { .address_lo = BENCH_ADDRESS, .data = data_of(0) } } };
+        .entry = { .gsi = 24, .type = KVM_IRQ_ROUTING_MSI, .u.msi = { .address_lo = BENCH_ADDRESS, .data = bench_data(0) } } };
     need(!ioctl(vm, KVM_SET_GSI_ROUTING, &table), "KVM_SET_GSI_ROUTING");
     struct kvm_irqfd bind = { .fd = (uint32_t)irqfd, .gsi = 24 };
     need(!ioctl(vm, KVM_IRQFD, &bind), "KVM_IRQFD");
@@ -285,9 +269,8 @@ static void one_signal(void)
         need(!msi_vector_mask(devices[0], 1), "mask");
         need(!msi_vector_unmask(devices[0], 1), "unmask");
     }
-    qsort(latencies, LATENCIES, sizeof(latencies[0]), compare_ns);
-    printf("relayed_latency_median_us=%.1f\n", latencies[LATENCIES / 2]);
-    printf("relayed_latency_p99_us=%.1f\n", latencies[LATENCIES * 99 / 100]);
+    printf("relayed_latency_median_us=%.1f\n", median(latencies, LATENCIES));
+    printf("relayed_latency_p99_us=%.1f\n", percentile(latencies, LATENCIES, 99));
     free_vectors(2);
     close_cache(1);
     close(irqfd);
@@ -304,13 +287,12 @@ static void *set_another(void *dev)
     uint32_t n = 0;
     for (; n < AT_MOST && !atomic_load(&over); n++) {
         uint64_t start = nanoseconds();
-        need(!msi_vector_set(dev, 0, BENCH_ADDRESS, data_of(n)), "set");
+        need(!msi_vector_set(dev, 0, BENCH_ADDRESS, bench_data(n)), "set");
         times[n] = (double)(nanoseconds() - start) / 1e3;
         usleep(100);
     }
-    qsort(times, n, sizeof(times[0]), compare_ns);
-    printf("hostile_other_set_median_us=%.1f\n", times[n / 2]);
-    printf("hostile_other_set_p99_us=%.1f\n", times[n * 99 / 100]);
+    printf("hostile_other_set_median_us=%.1f\n", median(times, n));
+    printf("hostile_other_set_p99_us=%.1f\n", percentile(times, n, 99));
     return NULL;
 }
 
@@ -328,7 +310,7 @@ static void hostile_guest(void)
     config.vectors = 1;
     need(!msi_device_new(cache, &config, &other), "device");
     int other_fd = eventfd(0, EFD_NONBLOCK);
-    need(!msi_vector_set(other, 0, BENCH_ADDRESS, data_of(0)), "set");
+    need(!msi_vector_set(other, 0, BENCH_ADDRESS, bench_data(0)), "set");
     need(!msi_vector_bind_eventfd(other, 0, other_fd, 0), "bind");
     need(!pthread_create(&thread, NULL, set_another, other), "thread");
     struct msi_route_cache_stats before = stats();
@@ -336,7 +318,7 @@ static void hostile_guest(void)
     for (uint32_t i = 0; i < CYCLES; i++) {
         uint32_t at = i % 64;
         need(!msi_vector_mask(devices[0], at), "mask");
-        need(!msi_vector_set(devices[0], at, BENCH_ADDRESS, data_of(VECTORS + i)), "set");
+        need(!msi_vector_set(devices[0], at, BENCH_ADDRESS, bench_data(VECTORS + i)), "set");
         need(!msi_vector_unmask(devices[0], at), "unmask");
         signal_eventfd(at);
     }

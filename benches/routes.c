@@ -22,18 +22,7 @@
 #define SETTLE_NS    1500000000ull
 #define TURNS        30
 
-/* Bits 31:16 of the data are ignored: all of them reach the one vCPU. */
-static uint32_t data_of(uint32_t message) { return (message / 200) << 16 | (32 + message % 200); }
-
 static uint32_t sequence[SENDS];
-
-static uint64_t random_state = 88172645463325252ull;
-static uint64_t random_bits(void)
-{
-    random_state ^= random_state << 13;
-    random_state ^= random_state >> 7;
-    return random_state ^= random_state << 17;
-}
 
 static void make_sequence(uint32_t messages, int zipf)
 {
@@ -97,7 +86,7 @@ static void flushing_send(struct flushing *cache, uint32_t message)
         }
         uint32_t gsi = FIRST_GSI + cache->table->nr - cache->fixed;
         cache->table->entries[cache->table->nr++] = (struct kvm_irq_routing_entry){
-            .gsi = gsi, .type = KVM_IRQ_ROUTING_MSI, .u.msi = { .address_lo = BENCH_ADDRESS, .data = data_of(message) } };
+            .gsi = gsi, .type = KVM_IRQ_ROUTING_MSI, .u.msi = { .address_lo = BENCH_ADDRESS, .data = bench_data(message) } };
         cache->gsi_of[message] = gsi;
         need(ioctl(cache->vm, KVM_SET_GSI_ROUTING, cache->table) == 0, "KVM_SET_GSI_ROUTING");
     }
@@ -113,7 +102,7 @@ static struct msi_route_cache *cache;
 static void send_flushing(uint32_t message) { flushing_send(&flushing, message); }
 static void send_msiroute(uint32_t message)
 {
-    need(msi_deliver_message(cache, MSIROUTE_NO_REQUESTER, BENCH_ADDRESS, data_of(message), 0) >= 0, "msi_deliver_message");
+    need(msi_deliver_message(cache, MSIROUTE_NO_REQUESTER, BENCH_ADDRESS, bench_data(message), 0) >= 0, "msi_deliver_message");
 }
 
 struct side {
@@ -184,7 +173,7 @@ static void *retarget(void *argument)
     uint32_t first = (uint32_t)(uintptr_t)argument;
     pthread_barrier_wait(&start_line);
     for (uint32_t i = 0; i < PER_THREAD; i++)
-        need(!msi_vector_set(full, (first + i) % 2048, BENCH_ADDRESS, data_of(MAX_MESSAGES + first + i)), "set");
+        need(!msi_vector_set(full, (first + i) % 2048, BENCH_ADDRESS, bench_data(MAX_MESSAGES + first + i)), "set");
     return NULL;
 }
 
@@ -205,7 +194,7 @@ static void group_commit(void)
     for (uint32_t i = 0; i < TABLE; i++) {
         struct msi_device *dev = i < 2048 ? full : other;
         uint32_t index = i < 2048 ? i : i - 2048;
-        need(!msi_vector_set(dev, index, BENCH_ADDRESS, data_of(i)), "set");
+        need(!msi_vector_set(dev, index, BENCH_ADDRESS, bench_data(i)), "set");
         need(!msi_vector_bind_eventfd(dev, index, eventfd(0, EFD_NONBLOCK), MSIROUTE_EVENTFD_BORROWED), "bind");
     }
     need(!msi_route_cache_commit(cache), "commit");

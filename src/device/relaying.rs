@@ -141,9 +141,7 @@ impl Device {
             let Ok((vector, vector_control)) = self.both(&mut control, index) else { continue };
             if let Some(eventfds) = &mut vector_control.eventfds {
                 self.take_in(eventfds, index)?;
-                let is_promoted = vector.is_open(&self.gate)
-                    && eventfds.may_be_relayed()
-                    && eventfds.all_send(vector.message());
+                let is_promoted = self.is_promoted(vector, eventfds);
                 if is_promoted && !std::mem::replace(&mut eventfds.traffic.is_listed, true) {
                     in_kernel.push((self.me.clone() as Weak<dyn Owner>, index));
                 }
@@ -219,88 +217,96 @@ impl Device {
     }
 
     pub(super) fn relay_served_by(&self, index: u32) -> ServedBy {
-        let mut control = self.control.lock();
-        let Ok((vector, vector_control)) = self.both(&mut control, index) else {
-            return ServedBy::Nobody;
+        let served_by = |vector: &Vector, eventfds: &mut Eventfds| {
+            eventfds.traffic.is_candidate = false;
+            if !vector.is_open(&self.gate) || self.relay().is_none() {
+                return ServedBy::Nobody;
+            }
+            if eventfds.all_send(vector.message()) {
+                eventfds.traffic.promoted.get_or_insert_with(Instant::now);
+                let is_listed = std::mem::replace(&mut eventfds.traffic.is_listed, true);
+                return ServedBy::Kernel { is_listed };
+            }
+            let errno = eventfds.errno();
+            eventfds.refusal = 0;
+            let traffic = &mut eventfds.traffic;
+            if errno == libc::ENOSPC {
+                traffic.is_candidate = true;
+                return ServedBy::Relay;
+            }
+            if errno != 0 {
+                // The kernel's own reasons, which no other vector's route changes: it is tried again, ever later.
+                (traffic.signals, traffic.open_since) = (0, Some(Instant::now()));
+                traffic.restless = (traffic.restless + 1).min(MOST_IMPATIENT);
+            }
+            // Else it was changed meanwhile.
+            ServedBy::Nobody
         };
-        let Some(eventfds) = &mut vector_control.eventfds else { return ServedBy::Nobody };
-        eventfds.traffic.is_candidate = false;
-        if !vector.is_open(&self.gate) || self.relay().is_none() {
-            return ServedBy::Nobody;
-        }
-        if eventfds.all_send(vector.message()) {
-            eventfds.traffic.promoted.get_or_insert_with(Instant::now);
-            let is_listed = std::mem::replace(&mut eventfds.traffic.is_listed, true);
-            return ServedBy::Kernel { is_listed };
-        }
-        let errno = eventfds.errno();
-        eventfds.refusal = 0;
-        let traffic = &mut eventfds.traffic;
-        if errno == libc::ENOSPC {
-            traffic.is_candidate = true;
-            return ServedBy::Relay;
-        }
-        if errno != 0 {
-            // The kernel's own reasons, which no other vector's route changes: it is tried again, ever later.
-            (traffic.signals, traffic.open_since) = (0, Some(Instant::now()));
-            traffic.restless = (traffic.restless + 1).min(MOST_IMPATIENT);
-        }
-        // Else it was changed meanwhile.
-        ServedBy::Nobody
+        self.with_eventfds(index, served_by).unwrap_or(ServedBy::Nobody)
     }
 
     pub(super) fn relay_heat(&self, index: u32) -> u32 {
-        let mut control = self.control.lock();
-        let Ok((_, vector_control)) = self.both(&mut control, index) else { return 0 };
-        vector_control.eventfds.as_mut().map_or(0, |eventfds| {
+        let heat = |_: &Vector, eventfds: &mut Eventfds| {
             let signals = eventfds.traffic.signals;
             eventfds.traffic.signals /= 2;
             signals
-        })
+        };
+        self.with_eventfds(index, heat).unwrap_or(0)
     }
 
     pub(super) fn relay_sample(&self, index: u32) -> Sample {
-        let mut control = self.control.lock();
-        let Ok((vector, vector_control)) = self.both(&mut control, index) else {
-            return Sample::Gone;
-        };
-        let Some(eventfds) = &mut vector_control.eventfds else { return Sample::Gone };
-        let is_promoted = vector.is_open(&self.gate)
-            && eventfds.may_be_relayed()
-            && eventfds.all_send(vector.message());
-        if !is_promoted {
-            eventfds.traffic.is_listed = false;
-            return Sample::Gone;
-        }
-        let traffic = &mut eventfds.traffic;
-        if traffic.rest > 0 {
-            traffic.rest -= 1;
-            return Sample::NotNow;
-        }
-        match eventfds.unbind_for_a_while(&self.cache) {
-            Ok(()) => {
-                eventfds.traffic.is_sampled = true;
-                Sample::Begun
+        let sample = |vector: &Vector, eventfds: &mut Eventfds| {
+            if !self.is_promoted(vector, eventfds) {
+                eventfds.traffic.is_listed = false;
+                return Sample::Gone;
             }
-            Err(_) => Sample::NotNow,
-        }
+            let traffic = &mut eventfds.traffic;
+            if traffic.rest > 0 {
+                traffic.rest -= 1;
+                return Sample::NotNow;
+            }
+            match eventfds.unbind_for_a_while(&self.cache) {
+                Ok(()) => {
+                    eventfds.traffic.is_sampled = true;
+                    Sample::Begun
+                }
+                Err(_) => Sample::NotNow,
+            }
+        };
+        self.with_eventfds(index, sample).unwrap_or(Sample::Gone)
     }
 
     pub(super) fn relay_judge(&self, index: u32) -> Verdict {
-        let mut control = self.control.lock();
-        let Ok((vector, vector_control)) = self.both(&mut control, index) else {
-            return Verdict::Gone;
+        let judge = |vector: &Vector, eventfds: &mut Eventfds| {
+            if !std::mem::take(&mut eventfds.traffic.is_sampled) {
+                let is_promoted = self.is_promoted(vector, eventfds);
+                eventfds.traffic.is_listed = is_promoted;
+                return if is_promoted { Verdict::Busy } else { Verdict::Gone };
+            }
+            eventfds.release_unused_route(&self.cache);
+            let traffic = &mut eventfds.traffic;
+            (traffic.promoted, traffic.signals, traffic.next_rest) = (None, 0, 0);
+            traffic.is_listed = false;
+            Verdict::Idle
         };
-        let Some(eventfds) = &mut vector_control.eventfds else { return Verdict::Gone };
-        if !std::mem::take(&mut eventfds.traffic.is_sampled) {
-            let is_promoted = vector.is_open(&self.gate) && eventfds.all_send(vector.message());
-            eventfds.traffic.is_listed = is_promoted;
-            return if is_promoted { Verdict::Busy } else { Verdict::Gone };
-        }
-        eventfds.release_unused_route(&self.cache);
-        let traffic = &mut eventfds.traffic;
-        (traffic.promoted, traffic.signals, traffic.next_rest) = (None, 0, 0);
-        traffic.is_listed = false;
-        Verdict::Idle
+        self.with_eventfds(index, judge).unwrap_or(Verdict::Gone)
+    }
+
+    /// The kernel serves it, and the relay might.
+    fn is_promoted(&self, vector: &Vector, eventfds: &Eventfds) -> bool {
+        vector.is_open(&self.gate)
+            && eventfds.may_be_relayed()
+            && eventfds.all_send(vector.message())
+    }
+
+    /// Under the lock; `None` if the vector has no eventfds.
+    fn with_eventfds<T>(
+        &self,
+        index: u32,
+        f: impl FnOnce(&Vector, &mut Eventfds) -> T,
+    ) -> Option<T> {
+        let mut control = self.control.lock();
+        let (vector, vector_control) = self.both(&mut control, index).ok()?;
+        Some(f(vector, vector_control.eventfds.as_mut()?))
     }
 }

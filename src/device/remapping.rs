@@ -163,25 +163,22 @@ impl Device {
                 Some(Answer { asked: question.asked, translation })
             };
             let answers: Option<Vec<Answer>> = questions.iter().map(ask).collect();
-            let Some(answers) = answers else {
+            if let Some(answers) = answers {
+                let Ok(locked) = self.lock() else { return outcome };
+                let answer = |index: u32| {
+                    let at = questions.binary_search_by_key(&index, |question| question.index);
+                    at.ok().and_then(|at| answers.get(at).copied())
+                };
+                outcome.add(self.change_locked(
+                    locked,
+                    GateChange::NONE,
+                    range(&questions),
+                    |index, _, wanted| wanted.answer = answer(index),
+                ));
+            } else {
                 // The cache is being paused, or resumed: this device too when that is done.
                 self.cache.wait_for_pause();
-                let Ok(locked) = self.lock() else { return outcome };
-                control = locked;
-                questions.retain_mut(|question| self.is_to_be_asked(&mut control, question));
-                continue;
-            };
-            let Ok(locked) = self.lock() else { return outcome };
-            let exchanged = self.change_locked(
-                locked,
-                GateChange::NONE,
-                range(&questions),
-                |index, _, wanted| {
-                    let at = questions.binary_search_by_key(&index, |question| question.index);
-                    wanted.answer = at.ok().and_then(|at| answers.get(at).copied());
-                },
-            );
-            outcome.add(exchanged);
+            }
             let Ok(locked) = self.lock() else { return outcome };
             control = locked;
             questions.retain_mut(|question| self.is_to_be_asked(&mut control, question));

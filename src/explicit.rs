@@ -21,15 +21,17 @@ use crate::cache::{first_error, refuse_reentry, Member, RouteCache};
 use crate::error::{Error, Result};
 use crate::irqfd::{self, Irqfd};
 use crate::owner::{Finish, Item, Owner, Stage, Staged};
-use crate::routes::{is_same, Change};
+use crate::routes::{are_same, is_same, Change, Explicit};
 use crate::transaction::{self, arm_or_take_back};
 
 /// A VM's explicit routes.
 pub struct ExplicitRoutes {
     cache: Arc<RouteCache>,
     me: Weak<ExplicitRoutes>,
-    /// As a device's `control`: irqfds are bound and unbound under it; the table's lock may be taken, but the table is
-    /// not written.
+    /// Keeps those apart that add routes: the table's lock is taken under it, and `state`.
+    adding: Mutex<()>,
+    /// As a device's `control`: irqfds are bound and unbound under it. The table's lock is not taken under it: that may wait
+    /// for a write, and who waits for `state` meanwhile could not share the next one.
     state: Mutex<State>,
 }
 
@@ -38,8 +40,20 @@ struct State {
     gsis: BTreeMap<u32, Gsi>,
     /// Staged outside of any transaction.
     staged: Vec<u32>,
+    /// Of the last change that the table was asked for.
+    version: u64,
     paused: bool,
     gone: bool,
+}
+
+impl State {
+    fn gsi(&mut self, gsi: u32) -> &mut Gsi {
+        self.gsis.entry(gsi).or_insert_with(|| Gsi {
+            asked: Explicit { version: self.version, entries: Vec::new() },
+            answered: self.version,
+            ..Gsi::default()
+        })
+    }
 }
 
 #[derive(Default)]
@@ -52,6 +66,9 @@ struct Gsi {
     /// Only irqfds use it: without one it need not be in the table.
     irqfds_alone: bool,
     irqfds: Vec<Irqfd>,
+    /// What the table was last asked for, and the latest of its answers.
+    asked: Explicit,
+    answered: u64,
     /// As it was when the last commit ended, if it was changed since.
     before: Option<Before>,
     /// That was outside of a transaction.
@@ -90,6 +107,48 @@ impl Gsi {
         self.entries.iter().filter(|entry| is_live(entry)).copied().collect()
     }
 
+    /// What the kernel's table has; `None` while a change is under way, or when one was refused.
+    fn in_force(&self) -> Option<&[kvm_irq_routing_entry]> {
+        (self.answered == self.asked.version).then_some(&self.asked.entries)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.in_force().is_some_and(<[_]>::is_empty)
+    }
+
+    /// The change that gives it these entries: a new one, unless the last is that.
+    fn ask(&mut self, entries: Vec<kvm_irq_routing_entry>, version: &mut u64) -> Explicit {
+        if !are_same(&self.asked.entries, &entries) {
+            *version += 1;
+            self.asked = Explicit { version: *version, entries };
+        }
+        self.asked.clone()
+    }
+
+    /// One entry more, if it may have several. False if it has this one.
+    fn add(
+        &mut self,
+        entry: kvm_irq_routing_entry,
+        irqfds_alone: bool,
+        in_transaction: bool,
+    ) -> Result<bool> {
+        let is_pin = |entry: &kvm_irq_routing_entry| entry.type_ == KVM_IRQ_ROUTING_IRQCHIP;
+        if self.removed {
+            self.remember(in_transaction);
+            self.removed = false;
+            self.entries.clear();
+        } else if self.entries.iter().any(|other| is_same(other, &entry)) {
+            return Ok(false);
+        } else if is_pin(&entry) && self.entries.iter().all(is_pin) {
+            self.remember(in_transaction);
+        } else {
+            return Err(Error::new(libc::EBUSY, "the GSI has a route already"));
+        }
+        self.entries.push(entry);
+        self.irqfds_alone = irqfds_alone;
+        Ok(true)
+    }
+
     fn remember(&mut self, in_transaction: bool) {
         let now = || Before {
             owned: self.owned && !self.removed,
@@ -125,6 +184,7 @@ impl ExplicitRoutes {
         let routes = Arc::new_cyclic(|me| ExplicitRoutes {
             cache: cache.clone(),
             me: me.clone(),
+            adding: Mutex::default(),
             state: Mutex::default(),
         });
         cache.join(std::ptr::from_ref(&*routes).addr(), routes.clone());
@@ -144,51 +204,44 @@ impl ExplicitRoutes {
         if !self.cache.features().routes {
             return Err(Error::new(libc::ENOTSUP, "there is no table of routes"));
         }
-        let backend = self.cache.backend();
         let in_transaction = transaction::is_open(&self.cache);
-        let mut state = self.lock()?;
+        let _adding = self.adding.lock();
         if let Some(gsi) = wanted {
             let entry = kvm_irq_routing_entry { gsi, ..entry };
-            if self.cache.routes.fixed_has(backend, &entry) {
+            let mut state = self.lock()?;
+            if let Some(here) = state.gsis.get_mut(&gsi).filter(|here| here.owned) {
+                if here.add(entry, irqfds_alone, in_transaction)? {
+                    self.note(state, gsi);
+                }
                 return Ok(gsi);
             }
-            if let Some(here) = state.gsis.get_mut(&gsi).filter(|here| here.owned) {
-                let is_pin = |entry: &kvm_irq_routing_entry| entry.type_ == KVM_IRQ_ROUTING_IRQCHIP;
-                if here.removed {
-                    here.remember(in_transaction);
-                    here.removed = false;
-                    here.entries.clear();
-                } else if here.entries.iter().any(|other| is_same(other, &entry)) {
-                    return Ok(gsi);
-                } else if is_pin(&entry) && here.entries.iter().all(is_pin) {
-                    here.remember(in_transaction);
-                } else {
-                    return Err(Error::new(libc::EBUSY, "the GSI has a route already"));
-                }
-                here.entries.push(entry);
-                here.irqfds_alone = irqfds_alone;
-                self.note(state, gsi);
+            drop(state);
+            if self.cache.routes.fixed_has(self.cache.backend(), &entry) {
                 return Ok(gsi);
             }
         }
-        let taken = self.cache.routes.take_gsi(backend, wanted);
-        let gsi = match taken {
-            Err(e) if e.errno() == libc::ENOSPC && !state.staged.is_empty() => {
-                // GSIs that were removed, and that no commit has freed yet.
-                drop(state);
-                self.commit_staged()?;
-                let gsi = self.cache.routes.take_gsi(backend, wanted)?;
-                state = self.lock()?;
-                gsi
-            }
-            taken => taken?,
-        };
-        let here = state.gsis.entry(gsi).or_default();
+        let gsi = self.take_gsi(wanted)?;
+        let mut state = self.lock()?;
+        let here = state.gsi(gsi);
         here.remember(in_transaction);
         (here.owned, here.removed, here.irqfds_alone) = (true, false, irqfds_alone);
         here.entries = vec![kvm_irq_routing_entry { gsi, ..entry }];
         self.note(state, gsi);
         Ok(gsi)
+    }
+
+    /// A GSI that is nobody's.
+    fn take_gsi(&self, wanted: Option<u32>) -> Result<u32> {
+        let some_staged = !self.lock()?.staged.is_empty();
+        let take = || self.cache.routes.take_gsi(self.cache.backend(), wanted);
+        match take() {
+            Err(e) if e.errno() == libc::ENOSPC && some_staged => {
+                // GSIs that were removed, and that no commit has freed yet.
+                self.commit_staged()?;
+                take()
+            }
+            taken => taken,
+        }
     }
 
     /// Gives a GSI another entry, in place of all it has; its irqfds stay.
@@ -245,7 +298,7 @@ impl ExplicitRoutes {
         let in_transaction = transaction::is_open(&self.cache);
         let mut state = self.lock()?;
         let irqfd = Irqfd::take(&self.cache, fd, resample, false)?;
-        let here = state.gsis.entry(gsi).or_default();
+        let here = state.gsi(gsi);
         let was_staged = here.before.is_some();
         here.remember(in_transaction);
         here.irqfds.push(irqfd);
@@ -327,16 +380,18 @@ impl ExplicitRoutes {
         }
     }
 
-    /// What could not be taken out of the table when it was removed has been now.
-    fn free_if_removed(&self, gsi: u32) {
-        let mut state = self.state.lock();
+    /// One that was removed, is not in the table and cannot come back is free.
+    fn free_if_removed(&self, mut state: MutexGuard<'_, State>, gsi: u32) {
         let Some(here) = state.gsis.get_mut(&gsi) else { return };
-        let is_gone = here.removed && here.before.is_none();
-        if is_gone && self.cache.routes.explicit_is(gsi, &[]) {
+        let is_free = here.removed && here.before.is_none() && here.is_gone();
+        if is_free {
             (here.owned, here.removed) = (false, false);
-            self.cache.routes.give_gsi_back(gsi);
         }
         self.forget_if_unused(&mut state, gsi);
+        drop(state);
+        if is_free {
+            self.cache.routes.give_gsi_back(gsi);
+        }
     }
 
     fn forget_if_unused(&self, state: &mut State, gsi: u32) {
@@ -354,7 +409,8 @@ impl ExplicitRoutes {
         let mut result = Ok(());
         for (&gsi, here) in &mut state.gsis {
             let Some(before) = &here.before else { continue };
-            if here.owned && self.cache.routes.explicit_is(gsi, &[]) {
+            // (A change under way binds them itself.)
+            if here.owned && here.in_force().is_none_or(<[_]>::is_empty) {
                 continue;
             }
             let were_bound =
@@ -383,12 +439,12 @@ fn owned(state: &mut State, gsi: u32) -> Result<&mut Gsi> {
 impl Owner for ExplicitRoutes {
     fn stage(&self, gsi: u32) -> Stage {
         let mut state = self.state.lock();
-        let (paused, gone) = (state.paused, state.gone);
-        let Some(here) = state.gsis.get_mut(&gsi).filter(|_| !gone) else {
+        let State { gsis, version, paused, gone, .. } = &mut *state;
+        let Some(here) = gsis.get_mut(&gsi).filter(|_| !*gone) else {
             return Stage::Done(Ok(()));
         };
         let wanted = here.wanted();
-        if here.owned && !self.cache.routes.explicit_is(gsi, &wanted) {
+        if here.owned && !here.in_force().is_some_and(|now| are_same(now, &wanted)) {
             if here.removed {
                 if let Err(e) = here.drop_irqfds(&self.cache, |_| true) {
                     return Stage::Done(Err(e));
@@ -399,10 +455,10 @@ impl Owner for ExplicitRoutes {
                     return Stage::Done(Err(e));
                 }
             }
-            let change = Change::Explicit(gsi, wanted);
+            let change = Change::Explicit(gsi, here.ask(wanted, version));
             return Stage::Change(Staged { generation: 0, change, from: None });
         }
-        if paused || (here.owned && wanted.is_empty()) {
+        if *paused || (here.owned && wanted.is_empty()) {
             return Stage::Done(Ok(()));
         }
         // What an eventfd has counted, the kernel takes when it is bound: the route is there.
@@ -410,11 +466,16 @@ impl Owner for ExplicitRoutes {
         Stage::Done(first_error(unbound.map(|irqfd| irqfd.bind(&self.cache, gsi))))
     }
 
-    fn finish(&self, gsi: u32, _staged: &Staged, route: Result<u32>) -> Finish {
-        match route {
-            Ok(_) => Finish::Again,
-            Err(e) => Finish::Done(Err(Error::new(e.errno(), format!("route of GSI {gsi}")))),
+    fn finish(&self, gsi: u32, staged: &Staged, route: Result<u32>) -> Finish {
+        if let Err(e) = route {
+            return Finish::Done(Err(Error::new(e.errno(), format!("route of GSI {gsi}"))));
         }
+        if let (Change::Explicit(_, asked), Some(here)) =
+            (&staged.change, self.state.lock().gsis.get_mut(&gsi))
+        {
+            here.answered = here.answered.max(asked.version);
+        }
+        Finish::Again
     }
 
     fn comes_last(&self, gsi: u32) -> bool {
@@ -429,11 +490,7 @@ impl Owner for ExplicitRoutes {
         let mut state = self.state.lock();
         let Some(here) = state.gsis.get_mut(&gsi) else { return };
         (here.before, here.before_begin, here.is_staged) = (None, None, false);
-        if here.removed && self.cache.routes.explicit_is(gsi, &[]) {
-            (here.owned, here.removed) = (false, false);
-            self.cache.routes.give_gsi_back(gsi);
-        }
-        self.forget_if_unused(&mut state, gsi);
+        self.free_if_removed(state, gsi);
     }
 
     fn take_back(&self, gsi: u32) -> bool {
@@ -523,7 +580,7 @@ impl Member for ExplicitRoutes {
     fn retry(&self) -> Result<()> {
         let items = self.committed();
         let flushed = arm::flush(&self.cache, &items);
-        items.iter().for_each(|item| self.free_if_removed(item.index));
+        items.iter().for_each(|item| self.free_if_removed(self.state.lock(), item.index));
         flushed
     }
 

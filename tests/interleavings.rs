@@ -10,6 +10,7 @@ use std::time::Duration;
 use kvm_bindings::{kvm_irq_routing_entry, KVM_IRQ_ROUTING_MSI};
 use msiroute::backend::model::{Irqchip, Model};
 use msiroute::backend::{Backend, Features, Host, Reception};
+use msiroute::explicit::ExplicitRoutes;
 use msiroute::message::{Message, NO_REQUESTER};
 use msiroute::{Config, Device, DeviceConfig, Error, Kind, Masking, Result, RouteCache};
 use vmm_sys_util::eventfd::EventFd;
@@ -341,4 +342,110 @@ fn hot_routes_make_way_all_the_same() {
         hot.join().unwrap();
     });
     assert!(cache.stats().evictions > 0);
+}
+
+// ---- explicit routes ----
+
+const GSI: u32 = 40;
+
+fn entry(data: u32) -> kvm_irq_routing_entry {
+    let mut entry = kvm_irq_routing_entry { type_: KVM_IRQ_ROUTING_MSI, ..Default::default() };
+    (entry.u.msi.address_lo, entry.u.msi.data) = (0xFEE0_0000, data);
+    entry
+}
+
+/// What the kernel would send for the GSI.
+fn data_in_force(doors: &Doors) -> Option<u32> {
+    let routes = doors.model.routes();
+    // SAFETY: the test makes no other entries than messages.
+    routes.iter().find(|entry| entry.gsi == GSI).map(|entry| unsafe { entry.u.msi.data })
+}
+
+fn explicit_route(cache: &Arc<RouteCache>, data: u32) -> Arc<ExplicitRoutes> {
+    let explicit = ExplicitRoutes::new(cache);
+    explicit.add(entry(data), Some(GSI), false).unwrap();
+    explicit.commit_staged().unwrap();
+    explicit
+}
+
+#[test]
+fn a_change_back_is_not_live_before_the_one_under_way() {
+    let (doors, cache, _) = set_up(Irqchip::Split, 0);
+    let explicit = explicit_route(&cache, 0x40);
+    let change = |data| {
+        explicit.update(GSI, entry(data)).unwrap();
+        explicit.commit_staged().unwrap();
+    };
+    doors.hold_table.store(true, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        scope.spawn(|| change(0x41));
+        wait_until(|| doors.in_table.load(Ordering::SeqCst));
+        let (returned, back) = mpsc::channel();
+        scope.spawn(move || {
+            change(0x40);
+            returned.send(()).unwrap();
+        });
+        let too_early = back.recv_timeout(Duration::from_millis(300)).is_ok();
+        doors.hold_table.store(false, Ordering::SeqCst);
+        assert!(!too_early, "0x41 was about to be written when 0x40 was said to be live");
+        back.recv().unwrap();
+        assert_eq!(data_in_force(&doors), Some(0x40));
+    });
+}
+
+#[test]
+fn what_is_live_when_a_commit_returns_is_never_older_than_its_change() {
+    const THREADS: u32 = 4;
+    const EACH: u32 = 300;
+    let (doors, cache, _) = set_up(Irqchip::Split, 0);
+    let explicit = explicit_route(&cache, 0);
+    let latest = Mutex::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..EACH {
+                    let mut latest = latest.lock().unwrap();
+                    *latest += 1;
+                    let mine = *latest;
+                    cache.begin().unwrap();
+                    explicit.update(GSI, entry(mine)).unwrap();
+                    drop(latest);
+                    cache.commit().unwrap();
+                    let live = data_in_force(&doors).unwrap();
+                    assert!(live >= mine, "{live} is live, {mine} was set before");
+                }
+            });
+        }
+    });
+    assert_eq!(data_in_force(&doors), Some(THREADS * EACH));
+    assert!(cache.stats().table_writes <= u64::from(THREADS * EACH) + 1);
+}
+
+#[test]
+fn a_gsi_that_many_threads_add_and_remove_is_free_in_the_end() {
+    let (doors, cache, _) = set_up(Irqchip::Split, 0);
+    let explicit = ExplicitRoutes::new(&cache);
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (cache, explicit) = (&cache, &explicit);
+            scope.spawn(move || {
+                for i in 0..300 {
+                    cache.begin().unwrap();
+                    // Whoever is too late finds it taken, changed or gone.
+                    let _ = match (thread + i) % 3 {
+                        0 => explicit.add(entry(0x40 + i % 0x80), Some(GSI), false).map(|_| ()),
+                        1 => explicit.update(GSI, entry(0x41 + i % 0x80)),
+                        _ => explicit.remove(GSI),
+                    };
+                    cache.commit().unwrap();
+                }
+            });
+        }
+    });
+    let _ = explicit.remove(GSI);
+    explicit.commit_staged().unwrap();
+    assert_eq!(data_in_force(&doors), None);
+    explicit.add(entry(0x40), Some(GSI), false).unwrap();
+    explicit.commit_staged().unwrap();
+    assert_eq!(data_in_force(&doors), Some(0x40));
 }

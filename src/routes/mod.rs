@@ -29,8 +29,8 @@ use crate::sync::Mutex;
 use finder::Finder;
 use line::Line;
 use sizing::Sizing;
-pub(crate) use table::is_same;
 use table::Table;
+pub(crate) use table::{are_same, is_same, Explicit};
 
 /// Idle routes kept where messages do not go through routes. Each makes every write of the table
 /// dearer (13 µs at 64 entries, 500 at 4096).
@@ -55,7 +55,7 @@ pub(crate) enum Change {
     /// This GSI, which the caller owns, is to carry this message, or none.
     Own(u32, Option<Message>),
     /// This GSI, which the VMM numbers itself, is to have these entries.
-    Explicit(u32, Vec<kvm_irq_routing_entry>),
+    Explicit(u32, Explicit),
 }
 
 /// A route that somebody has pinned.
@@ -165,7 +165,7 @@ impl Routes {
         // What makes room comes first, whatever the order.
         let frees = |change: &Change| match change {
             Change::Own(_, message) => message.is_none(),
-            Change::Explicit(_, entries) => entries.is_empty(),
+            Change::Explicit(_, wanted) => wanted.entries.is_empty(),
             _ => false,
         };
         let mut staged: Vec<(usize, Result<u32>)> = Vec::with_capacity(changes.len());
@@ -255,15 +255,8 @@ impl Routes {
 
     /// Gives such a GSI back; it is not in the table any more.
     pub fn give_gsi_back(&self, gsi: u32) {
-        self.state.lock().table.give_gsi_back(gsi);
+        eprintln!("give back {gsi}"); self.state.lock().table.give_gsi_back(gsi);
         self.chances.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Whether such a GSI's entries in the kernel's table are these.
-    pub fn explicit_is(&self, gsi: u32, entries: &[kvm_irq_routing_entry]) -> bool {
-        let state = self.state.lock();
-        let now = state.table.explicit(gsi);
-        now.len() == entries.len() && now.iter().zip(entries).all(|(a, b)| is_same(a, b))
     }
 
     /// Whether the VMM's fixed routes, or the kernel's own, have this entry.
@@ -439,10 +432,10 @@ impl Routes {
                 }
                 Ok(gsi)
             }
-            Change::Explicit(gsi, ref entries) => {
-                let more = entries.len().saturating_sub(state.table.explicit(gsi).len());
-                self.make_room(state, more);
-                match state.table.stage_explicit(gsi, entries.clone()) {
+            Change::Explicit(gsi, ref wanted) => {
+                let now = state.table.explicit(gsi).len();
+                self.make_room(state, wanted.entries.len().saturating_sub(now));
+                match state.table.stage_explicit(gsi, wanted.clone()) {
                     true => Ok(gsi),
                     false => Err(no_room()),
                 }
@@ -551,7 +544,7 @@ impl Routes {
     }
 
     fn write_whole(&self, state: &mut State, backend: &dyn Backend) -> Result<()> {
-        let written = backend.set_routes(&state.table.entries());
+        let written = backend.set_routes(&state.table.entries()); eprintln!("W {:?} {:?}", state.table.entries().iter().map(|e| e.gsi).collect::<Vec<_>>(), written.is_ok());
         let counter = if written.is_ok() { &self.writes } else { &self.write_errors };
         counter.fetch_add(1, Ordering::Relaxed);
         state.untouched &= written.is_err();

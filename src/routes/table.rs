@@ -39,8 +39,8 @@ pub(super) struct Route {
 #[derive(Debug)]
 pub(super) struct Table {
     fixed: Vec<kvm_irq_routing_entry>,
-    /// Under GSIs that the VMM numbers itself.
-    explicit: BTreeMap<u32, Vec<kvm_irq_routing_entry>>,
+    /// Under GSIs that the VMM numbers itself. One stays, empty, when its entries are gone: late changes are told by its version.
+    explicit: BTreeMap<u32, Explicit>,
     explicit_count: usize,
     /// By GSI.
     routes: Vec<Option<Route>>,
@@ -61,7 +61,15 @@ pub(super) struct Table {
 #[derive(Debug)]
 enum Before {
     Route(Option<Route>),
-    Explicit(Vec<kvm_irq_routing_entry>),
+    Explicit(Explicit),
+}
+
+/// What the VMM wants of a GSI.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Explicit {
+    /// The later the change, the higher.
+    pub version: u64,
+    pub entries: Vec<kvm_irq_routing_entry>,
 }
 
 impl Table {
@@ -272,7 +280,7 @@ impl Table {
     pub fn entries(&self) -> Vec<kvm_irq_routing_entry> {
         let mut entries = Vec::with_capacity(self.entry_count());
         entries.extend_from_slice(&self.fixed);
-        entries.extend(self.explicit.values().flatten());
+        entries.extend(self.explicit.values().flat_map(|explicit| &explicit.entries));
         for (gsi, route) in (0u32..).zip(&self.routes) {
             entries.extend(route.as_ref().map(|route| msi_entry(gsi, &route.message)));
         }
@@ -296,7 +304,7 @@ impl Table {
         while let Some((gsi, before)) = self.staged.pop() {
             match before {
                 Before::Route(route) => _ = self.put(gsi, route),
-                Before::Explicit(entries) => _ = self.put_explicit(gsi, entries),
+                Before::Explicit(explicit) => _ = self.put_explicit(gsi, explicit),
             }
             changed.push(gsi);
         }
@@ -337,7 +345,7 @@ impl Table {
     }
 
     pub fn explicit(&self, gsi: u32) -> &[kvm_irq_routing_entry] {
-        self.explicit.get(&gsi).map_or(&[], Vec::as_slice)
+        self.explicit.get(&gsi).map_or(&[], |explicit| &explicit.entries)
     }
 
     /// Whether the VMM's fixed entries, or the kernel's defaults, say this.
@@ -345,29 +353,30 @@ impl Table {
         self.fixed.iter().any(|fixed| is_same(fixed, entry))
     }
 
-    /// Other entries for a GSI; none take it out of the table. False if there is no room.
-    pub fn stage_explicit(&mut self, gsi: u32, entries: Vec<kvm_irq_routing_entry>) -> bool {
-        let before = self.explicit(gsi).len();
-        if self.entry_count() - before + entries.len() > self.limit {
+    /// Other entries for a GSI; none take it out of the table. A change that a later one has overtaken is nothing. False if
+    /// there is no room.
+    pub fn stage_explicit(&mut self, gsi: u32, wanted: Explicit) -> bool {
+        let version = self.explicit.get(&gsi).map_or(0, |explicit| explicit.version);
+        if wanted.version <= version {
+            return true;
+        }
+        let before = self.explicit(gsi);
+        if are_same(before, &wanted.entries) {
+            self.put_explicit(gsi, wanted);
+            return true;
+        }
+        if self.entry_count() - before.len() + wanted.entries.len() > self.limit {
             return false;
         }
-        let before = self.put_explicit(gsi, entries);
+        let before = self.put_explicit(gsi, wanted);
         self.staged.push((gsi, Before::Explicit(before)));
         true
     }
 
-    fn put_explicit(
-        &mut self,
-        gsi: u32,
-        entries: Vec<kvm_irq_routing_entry>,
-    ) -> Vec<kvm_irq_routing_entry> {
-        self.explicit_count += entries.len();
-        let before = match entries.is_empty() {
-            true => self.explicit.remove(&gsi),
-            false => self.explicit.insert(gsi, entries),
-        };
-        let before = before.unwrap_or_default();
-        self.explicit_count -= before.len();
+    fn put_explicit(&mut self, gsi: u32, explicit: Explicit) -> Explicit {
+        self.explicit_count += explicit.entries.len();
+        let before = self.explicit.insert(gsi, explicit).unwrap_or_default();
+        self.explicit_count -= before.entries.len();
         before
     }
 
@@ -391,8 +400,7 @@ impl Table {
 
     /// Whether these are the entries there are.
     pub fn has_fixed(&self, entries: &[kvm_irq_routing_entry]) -> bool {
-        self.fixed.len() == entries.len()
-            && self.fixed.iter().zip(entries).all(|(a, b)| is_same(a, b))
+        are_same(&self.fixed, entries)
     }
 
     /// Replaces the VMM's own entries; the old ones come back. Idle routes make way by being removed
@@ -477,6 +485,10 @@ fn no_gsi() -> Error {
 pub(crate) fn is_same(a: &kvm_irq_routing_entry, b: &kvm_irq_routing_entry) -> bool {
     let head = |entry: &kvm_irq_routing_entry| (entry.gsi, entry.type_, entry.flags);
     head(a) == head(b) && target(a) == target(b)
+}
+
+pub(crate) fn are_same(a: &[kvm_irq_routing_entry], b: &[kvm_irq_routing_entry]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| is_same(a, b))
 }
 
 /// Where an entry leads: as many words as its kind has, the others zero.

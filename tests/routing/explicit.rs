@@ -304,12 +304,14 @@ impl<M: Machine> Rig<M> {
         }
         self.vm.deep_trouble |= self.tap.fired() > fired + 1;
         let staged = self.vm.gsis.iter().filter(|(_, here)| here.before.is_some());
-        let staged: Vec<u32> = staged.map(|(&gsi, _)| gsi).collect();
+        let live = |here: &Gsi| here.now.as_ref().map_or(Vec::new(), Route::live);
+        let staged: Vec<(u32, Vec<Target>)> =
+            staged.map(|(&gsi, here)| (gsi, live(here))).collect();
         self.vm.taken_back();
         let seen = self.look();
         if self.vm.deep_trouble {
-            let gone = staged.into_iter().filter(|gsi| !self.vm.gsis.contains_key(gsi));
-            let left = gone.filter_map(|gsi| Some((gsi, seen.table.get(&gsi)?.clone())));
+            let gone = staged.into_iter().filter(|(gsi, _)| !self.vm.gsis.contains_key(gsi));
+            let left = gone.filter(|(gsi, targets)| seen.table.get(gsi) == Some(targets));
             self.vm.ghosts.extend(left);
         }
         for e in 0..self.eventfds.len() {

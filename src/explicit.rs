@@ -49,7 +49,7 @@ struct State {
 impl State {
     fn gsi(&mut self, gsi: u32) -> &mut Gsi {
         self.gsis.entry(gsi).or_insert_with(|| Gsi {
-            asked: Explicit { version: self.version, entries: Vec::new() },
+            asked: Explicit { version: self.version, ..Explicit::default() },
             answered: self.version,
             ..Gsi::default()
         })
@@ -120,7 +120,17 @@ impl Gsi {
     fn ask(&mut self, entries: Vec<kvm_irq_routing_entry>, version: &mut u64) -> Explicit {
         if !are_same(&self.asked.entries, &entries) {
             *version += 1;
-            self.asked = Explicit { version: *version, entries };
+            let may_come_back = |before: &Option<Before>| {
+                let live =
+                    before.iter().flat_map(|before| &before.entries).filter(|it| is_live(it));
+                live.count()
+            };
+            // What is removed stays so.
+            let room = match self.removed {
+                true => 0,
+                false => may_come_back(&self.before).max(may_come_back(&self.before_begin)),
+            };
+            self.asked = Explicit { version: *version, entries, room };
         }
         self.asked.clone()
     }
@@ -380,15 +390,21 @@ impl ExplicitRoutes {
         }
     }
 
-    /// One that was removed, is not in the table and cannot come back is free.
-    fn free_if_removed(&self, mut state: MutexGuard<'_, State>, gsi: u32) {
-        let Some(here) = state.gsis.get_mut(&gsi) else { return };
-        let is_free = here.removed && here.before.is_none() && here.is_gone();
+    /// A commit has ended: room that was kept is free, and so is a GSI that was removed and is not in the table any more.
+    fn settle(&self, mut state: MutexGuard<'_, State>, gsi: u32) {
+        let Some(here) = state.gsis.get_mut(&gsi).filter(|here| here.before.is_none()) else {
+            return;
+        };
+        let is_free = here.removed && here.is_gone();
         if is_free {
             (here.owned, here.removed) = (false, false);
         }
+        let kept_room = std::mem::take(&mut here.asked.room) > here.asked.entries.len();
         self.forget_if_unused(&mut state, gsi);
         drop(state);
+        if kept_room {
+            self.cache.routes.release_room(gsi);
+        }
         if is_free {
             self.cache.routes.give_gsi_back(gsi);
         }
@@ -490,7 +506,7 @@ impl Owner for ExplicitRoutes {
         let mut state = self.state.lock();
         let Some(here) = state.gsis.get_mut(&gsi) else { return };
         (here.before, here.before_begin, here.is_staged) = (None, None, false);
-        self.free_if_removed(state, gsi);
+        self.settle(state, gsi);
     }
 
     fn take_back(&self, gsi: u32) -> bool {
@@ -580,7 +596,7 @@ impl Member for ExplicitRoutes {
     fn retry(&self) -> Result<()> {
         let items = self.committed();
         let flushed = arm::flush(&self.cache, &items);
-        items.iter().for_each(|item| self.free_if_removed(self.state.lock(), item.index));
+        items.iter().for_each(|item| self.settle(self.state.lock(), item.index));
         flushed
     }
 

@@ -27,6 +27,7 @@ struct Doors {
     hold_table: AtomicBool,
     in_table: AtomicBool,
     refuse_unbind: AtomicBool,
+    refuse_bind: AtomicBool,
 }
 
 fn wait_until(condition: impl Fn() -> bool) {
@@ -46,6 +47,9 @@ fn stop_at(hold: &AtomicBool, inside: &AtomicBool) {
 impl Backend for Doors {
     fn features(&self) -> Features {
         self.model.features()
+    }
+    fn default_routes(&self) -> Vec<kvm_irq_routing_entry> {
+        self.model.default_routes()
     }
     fn signal(&self, message: &Message) -> Result<Reception> {
         self.model.signal(message)
@@ -70,6 +74,9 @@ impl Backend for Doors {
         gsi: u32,
     ) -> Result<()> {
         stop_at(&self.hold_bind, &self.in_bind);
+        if self.refuse_bind.load(Ordering::SeqCst) {
+            return Err(Error::new(libc::ENOMEM, "refused"));
+        }
         self.model.bind_irqfd(eventfd, resample, gsi)
     }
     fn unbind_irqfd(&self, eventfd: BorrowedFd<'_>, gsi: u32) -> Result<()> {
@@ -99,6 +106,7 @@ fn set_up(irqchip: Irqchip, max_routes: u32) -> (Arc<Doors>, Arc<RouteCache>, Re
         hold_table: AtomicBool::new(false),
         in_table: AtomicBool::new(false),
         refuse_unbind: AtomicBool::new(false),
+        refuse_bind: AtomicBool::new(false),
     });
     let config = Config { max_routes, ..Config::default() };
     let cache = RouteCache::new(Host::Other(Box::new(doors.clone())), &config).unwrap();
@@ -354,6 +362,11 @@ fn entry(data: u32) -> kvm_irq_routing_entry {
     entry
 }
 
+/// All zero: the GSI stays the VMM's, and is not in the table.
+fn no_message() -> kvm_irq_routing_entry {
+    kvm_irq_routing_entry { type_: KVM_IRQ_ROUTING_MSI, ..Default::default() }
+}
+
 /// What the kernel would send for the GSI.
 fn data_in_force(doors: &Doors) -> Option<u32> {
     let routes = doors.model.routes();
@@ -448,4 +461,44 @@ fn a_gsi_that_many_threads_add_and_remove_is_free_in_the_end() {
     explicit.add(entry(0x40), Some(GSI), false).unwrap();
     explicit.commit_staged().unwrap();
     assert_eq!(data_in_force(&doors), Some(0x40));
+}
+
+#[test]
+fn what_a_failed_commit_took_out_of_a_full_table_comes_back() {
+    // With 40 entries of the kernel's own there is room for two.
+    let (doors, cache, _) = set_up(Irqchip::Full, 42);
+    let explicit = explicit_route(&cache, 0x40);
+    let late = device(&cache);
+    let (one, two) = (eventfd(), eventfd());
+    late.set(0, APIC, 0x60).unwrap();
+    doors.hold_bind.store(true, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        let commit = scope.spawn(|| {
+            cache.begin()?;
+            explicit.update(GSI, no_message())?;
+            let other = explicit.add(entry(0x41), None, false)?;
+            explicit.bind(other, fd(&one), None)?;
+            cache.commit()
+        });
+        wait_until(|| doors.in_bind.load(Ordering::SeqCst));
+        let meanwhile = data_in_force(&doors);
+        // The room is nobody else's.
+        let (answer, answers) = mpsc::channel();
+        let (late, two) = (&late, &two);
+        scope.spawn(move || answer.send(late.bind_eventfd(0, fd(two), Masking::Unbind)).unwrap());
+        let refused = answers.recv_timeout(Duration::from_secs(1));
+        doors.refuse_bind.store(true, Ordering::SeqCst);
+        doors.hold_bind.store(false, Ordering::SeqCst);
+        assert_eq!(commit.join().unwrap().unwrap_err().errno(), libc::ENOMEM);
+        assert_eq!(meanwhile, None);
+        assert_eq!(refused.unwrap().unwrap_err().errno(), libc::ENOSPC);
+    });
+    assert_eq!(data_in_force(&doors), Some(0x40));
+    // When a commit goes well, it is.
+    doors.refuse_bind.store(false, Ordering::SeqCst);
+    explicit.add(entry(0x41), None, false).unwrap();
+    explicit.update(GSI, no_message()).unwrap();
+    explicit.commit_staged().unwrap();
+    late.bind_eventfd(0, fd(&two), Masking::Unbind).unwrap();
+    assert!(late.info(0).unwrap().in_kernel);
 }

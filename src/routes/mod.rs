@@ -255,7 +255,13 @@ impl Routes {
 
     /// Gives such a GSI back; it is not in the table any more.
     pub fn give_gsi_back(&self, gsi: u32) {
-        eprintln!("give back {gsi}"); self.state.lock().table.give_gsi_back(gsi);
+        self.state.lock().table.give_gsi_back(gsi);
+        self.chances.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The room that such a GSI kept is others' now.
+    pub fn release_room(&self, gsi: u32) {
+        self.state.lock().table.release_room(gsi);
         self.chances.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -544,7 +550,7 @@ impl Routes {
     }
 
     fn write_whole(&self, state: &mut State, backend: &dyn Backend) -> Result<()> {
-        let written = backend.set_routes(&state.table.entries()); eprintln!("W {:?} {:?}", state.table.entries().iter().map(|e| e.gsi).collect::<Vec<_>>(), written.is_ok());
+        let written = backend.set_routes(&state.table.entries());
         let counter = if written.is_ok() { &self.writes } else { &self.write_errors };
         counter.fetch_add(1, Ordering::Relaxed);
         state.untouched &= written.is_err();

@@ -41,7 +41,8 @@ pub(super) struct Table {
     fixed: Vec<kvm_irq_routing_entry>,
     /// Under GSIs that the VMM numbers itself. One stays, empty, when its entries are gone: late changes are told by its version.
     explicit: BTreeMap<u32, Explicit>,
-    explicit_count: usize,
+    /// Entries that they have or keep room for.
+    explicit_size: usize,
     /// By GSI.
     routes: Vec<Option<Route>>,
     by_message: HashMap<Message, u32>,
@@ -70,6 +71,14 @@ pub(crate) struct Explicit {
     /// The later the change, the higher.
     pub version: u64,
     pub entries: Vec<kvm_irq_routing_entry>,
+    /// So many entries have room, even if there are fewer: if the commit fails, the old ones come back.
+    pub room: usize,
+}
+
+impl Explicit {
+    fn size(&self) -> usize {
+        self.entries.len().max(self.room)
+    }
 }
 
 impl Table {
@@ -77,7 +86,7 @@ impl Table {
         Table {
             fixed: Vec::new(),
             explicit: BTreeMap::new(),
-            explicit_count: 0,
+            explicit_size: 0,
             routes: Vec::new(),
             by_message: HashMap::new(),
             gsis: GsiSet::new(first_gsi, limit),
@@ -90,9 +99,9 @@ impl Table {
         }
     }
 
-    /// Entries in the table, of whatever kind.
+    /// Entries in the table, of whatever kind, and room that is kept.
     pub fn entry_count(&self) -> usize {
-        self.fixed.len() + self.explicit_count + self.count
+        self.fixed.len() + self.explicit_size + self.count
     }
 
     pub fn limit(&self) -> usize {
@@ -304,7 +313,7 @@ impl Table {
         while let Some((gsi, before)) = self.staged.pop() {
             match before {
                 Before::Route(route) => _ = self.put(gsi, route),
-                Before::Explicit(explicit) => _ = self.put_explicit(gsi, explicit),
+                Before::Explicit(explicit) => self.put_explicit(gsi, explicit),
             }
             changed.push(gsi);
         }
@@ -355,29 +364,38 @@ impl Table {
 
     /// Other entries for a GSI; none take it out of the table. A change that a later one has overtaken is nothing. False if
     /// there is no room.
-    pub fn stage_explicit(&mut self, gsi: u32, wanted: Explicit) -> bool {
-        let version = self.explicit.get(&gsi).map_or(0, |explicit| explicit.version);
-        if wanted.version <= version {
+    pub fn stage_explicit(&mut self, gsi: u32, mut wanted: Explicit) -> bool {
+        let now = self.explicit.get(&gsi).cloned().unwrap_or_default();
+        if wanted.version <= now.version {
             return true;
         }
-        let before = self.explicit(gsi);
-        if are_same(before, &wanted.entries) {
+        // Room that it does not have it cannot keep.
+        wanted.room = wanted.room.min(now.size());
+        if are_same(&now.entries, &wanted.entries) {
             self.put_explicit(gsi, wanted);
             return true;
         }
-        if self.entry_count() - before.len() + wanted.entries.len() > self.limit {
+        if self.entry_count() - now.size() + wanted.size() > self.limit {
             return false;
         }
-        let before = self.put_explicit(gsi, wanted);
-        self.staged.push((gsi, Before::Explicit(before)));
+        self.put_explicit(gsi, wanted);
+        self.staged.push((gsi, Before::Explicit(now)));
         true
     }
 
-    fn put_explicit(&mut self, gsi: u32, explicit: Explicit) -> Explicit {
-        self.explicit_count += explicit.entries.len();
+    /// The commit has ended: what has no entry needs no room.
+    pub fn release_room(&mut self, gsi: u32) {
+        if let Some(explicit) = self.explicit.get_mut(&gsi) {
+            self.explicit_size -= explicit.size();
+            explicit.room = 0;
+            self.explicit_size += explicit.size();
+        }
+    }
+
+    fn put_explicit(&mut self, gsi: u32, explicit: Explicit) {
+        self.explicit_size += explicit.size();
         let before = self.explicit.insert(gsi, explicit).unwrap_or_default();
-        self.explicit_count -= before.entries.len();
-        before
+        self.explicit_size -= before.size();
     }
 
     // ---- pins ----------------------------------------------------------------------------------

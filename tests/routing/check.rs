@@ -88,12 +88,7 @@ impl<M: Machine> Rig<M> {
             let may_be_out = is_alone && (committed == 0 || self.vm.trouble);
             // A refused irqfd leaves its GSI's route where it is.
             let is_early = self.vm.trouble && here.before.is_some();
-            // What a failed commit let go in a full table may be a vector's by now: it cannot be taken back.
-            let has_room = self.ground.room >= wanted.len();
-            let is_right = now.is_empty() && !has_room
-                || now == wanted
-                || is_early
-                || may_be_out && now.is_empty();
+            let is_right = now == wanted || is_early || may_be_out && now.is_empty();
             assert!(is_right || self.vm.deep_trouble, "GSI {gsi}: {now:x?}, not {wanted:x?}");
             for &e in &eventfds {
                 let is_new = self.vm.eventfds[e].is_new || here.committed().is_none();

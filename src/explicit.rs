@@ -8,7 +8,7 @@
 //! An eventfd is an irqfd exactly while its GSI has a live entry. Of a GSI without one (its message is all zero, or
 //! none) it counts: a bound one would lose its events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::sync::{Arc, Weak};
@@ -39,7 +39,7 @@ pub struct ExplicitRoutes {
 struct State {
     gsis: BTreeMap<u32, Gsi>,
     /// Staged outside of any transaction.
-    staged: Vec<u32>,
+    staged: BTreeSet<u32>,
     /// Of the last change that the table was asked for.
     version: u64,
     paused: bool,
@@ -75,6 +75,8 @@ struct Gsi {
     is_staged: bool,
     /// As it was, staged so, before a transaction changed it again.
     before_begin: Option<Before>,
+    /// That transaction failed: what is staged again when the table is as before.
+    staged_again: Option<Before>,
 }
 
 struct Before {
@@ -320,7 +322,7 @@ impl ExplicitRoutes {
         let armed = arm::arm(&self.cache, &item);
         let mut state = self.lock()?;
         if armed.is_ok() {
-            state.staged.retain(|&staged| staged != gsi);
+            state.staged.remove(&gsi);
             drop(state);
             self.keep(gsi);
         } else if let Some(here) = state.gsis.get_mut(&gsi) {
@@ -382,12 +384,13 @@ impl ExplicitRoutes {
         if transaction::defer(&self.cache, &self.item(gsi)) {
             return;
         }
-        if let Some(here) = state.gsis.get_mut(&gsi) {
-            here.is_staged = true;
-        }
-        if !state.staged.contains(&gsi) {
-            state.staged.push(gsi);
-        }
+        self.stage_outside(&mut state, gsi);
+    }
+
+    fn stage_outside(&self, state: &mut State, gsi: u32) {
+        let Some(here) = state.gsis.get_mut(&gsi) else { return };
+        here.is_staged = true;
+        state.staged.insert(gsi);
     }
 
     /// A commit has ended: room that was kept is free, and so is a GSI that was removed and is not in the table any more.
@@ -506,23 +509,30 @@ impl Owner for ExplicitRoutes {
         let mut state = self.state.lock();
         let Some(here) = state.gsis.get_mut(&gsi) else { return };
         (here.before, here.before_begin, here.is_staged) = (None, None, false);
-        self.settle(state, gsi);
+        let Some(staged) = here.staged_again.take() else {
+            return self.settle(state, gsi);
+        };
+        here.remember(false);
+        here.removed = !staged.owned;
+        (here.entries, here.irqfds_alone) = (staged.entries, staged.irqfds_alone);
+        self.stage_outside(&mut state, gsi);
     }
 
     fn take_back(&self, gsi: u32) -> bool {
         let mut state = self.state.lock();
         let Some(here) = state.gsis.get_mut(&gsi) else { return false };
-        // (What had been staged before it began is live then a little early.)
-        let before = here.before_begin.take().or_else(|| here.before.take());
-        let Some(before) = before else { return false };
-        let is_new = |irqfd: &Irqfd| !before.irqfds.contains(&irqfd.number);
+        let Some(committed) = here.before.take() else { return false };
+        let staged = here.before_begin.take();
+        let irqfds = &staged.as_ref().unwrap_or(&committed).irqfds;
+        let is_new = |irqfd: &Irqfd| !irqfds.contains(&irqfd.number);
         if let Err(e) = here.drop_irqfds(&self.cache, is_new) {
             log::error!("GSI {gsi}: {e}");
         }
         // What was removed stays so.
-        here.removed = here.removed || (here.owned && !before.owned);
-        here.irqfds_alone = before.irqfds_alone;
-        here.entries = if here.removed { Vec::new() } else { before.entries };
+        here.staged_again = staged.filter(|_| !here.removed);
+        here.removed = here.removed || (here.owned && !committed.owned);
+        here.irqfds_alone = committed.irqfds_alone;
+        here.entries = if here.removed { Vec::new() } else { committed.entries };
         true
     }
 }

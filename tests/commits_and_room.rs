@@ -7,6 +7,7 @@ mod routing;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
+use kvm_bindings::kvm_irq_routing_entry;
 use msiroute::backend::model::{Irqchip, Model};
 use msiroute::backend::Host;
 use msiroute::explicit::ExplicitRoutes;
@@ -208,14 +209,25 @@ fn a_route_whose_irqfd_stayed_is_let_go_when_that_goes() {
 #[test]
 fn what_was_staged_before_begin_survives_a_failed_transaction() {
     let model = Model::new(Irqchip::Split, Model::x86_features(), Box::new(|_| 1)).unwrap();
-    let cache = RouteCache::new(Host::Other(Box::new(model)), &Config::default()).unwrap();
+    let model = Arc::new(model);
+    let host = Host::Other(Box::new(model.clone()));
+    let cache = RouteCache::new(host, &Config::default()).unwrap();
     let explicit = ExplicitRoutes::new(&cache);
+    let old = explicit.add(entry(0, message(0x50)), None, false).unwrap();
+    explicit.commit_staged().unwrap();
     let gsi = explicit.add(entry(0, message(0x41)), None, false).unwrap();
+    explicit.update(old, entry(0, message(0x51))).unwrap();
     cache.begin().unwrap();
     explicit.update(gsi, entry(0, message(0x42))).unwrap();
+    explicit.update(old, entry(0, message(0x52))).unwrap();
     explicit.add(entry(0, Target::Unknown), None, false).unwrap();
     assert!(cache.commit().is_err());
+    // SAFETY: all entries that the kernel took are messages.
+    let data = |route: &kvm_irq_routing_entry| (route.gsi, unsafe { route.u.msi.data });
+    let in_force = || model.routes().iter().map(data).collect::<Vec<_>>();
+    assert_eq!(in_force(), [(old, 0x50)]);
     explicit.commit_staged().unwrap();
+    assert_eq!(in_force(), [(old, 0x51), (gsi, 0x41)]);
     // As before begin: added, and now live.
     let eventfd = EventFd::new(libc::EFD_NONBLOCK).unwrap();
     // SAFETY: open as long as the EventFd.

@@ -123,6 +123,14 @@ static int deliver_masked(struct msi_device *dev)
     return 0;
 }
 
+static int set_all_again(struct msi_device *dev)
+{
+    for (unsigned v = 0; v < 4; v++)
+        if (msi_vector_set(dev, v, TO_NTH(v)))
+            return 1;
+    return 0;
+}
+
 static int unmask_one(struct msi_device *dev) { return msi_vector_unmask(dev, 0) != 0; }
 
 /* ---- tests ---- */
@@ -168,10 +176,30 @@ static void a_PBA_read_makes_system_calls_for_masked_eventfds_alone(enum host ho
     expect_frugal(rig.dev, SYS_poll, read_pba_and_find_one);
 }
 
+static void a_set_to_what_a_vector_has_makes_no_system_call(enum host host)
+{
+    RIG(rig, host, .vectors = 4);
+    for (unsigned v = 0; v < 3; v++)
+        expect_ok(msi_vector_set(rig.dev, v, TO_NTH(v)));
+    expect_ok(msi_vector_set(rig.dev, 3, TO_NTH(3)));
+    rig_bound(&rig, 0, 0);
+    expect_frugal(rig.dev, NOTHING, set_all_again);
+    expect(msi_route_cache_relay_fd(rig.cache) >= 0);
+    rig_bound(&rig, 1, 0);
+    expect_ok(msi_vector_mask(rig.dev, 2));
+    rig_bound(&rig, 2, 0);
+    expect_eq(info_of(rig.dev, 0).flags & MSIROUTE_VECTOR_IN_KERNEL, MSIROUTE_VECTOR_IN_KERNEL);
+    expect_eq(info_of(rig.dev, 1).flags & MSIROUTE_VECTOR_RELAYED, MSIROUTE_VECTOR_RELAYED);
+    expect_frugal(rig.dev, NOTHING, set_all_again);
+    expect_ok(msi_vector_set(rig.dev, 0, TO_NTH(4)));
+    expect_a_call(rig.dev, NOTHING, set_all_again);
+}
+
 int main(void)
 {
     static const struct test tests[] = {
         TEST(ON_KVM | ON_FAKE, a_table_write_of_a_masked_vector_makes_no_system_call_and_no_allocation),
+        TEST(ON_KVM | ON_FAKE, a_set_to_what_a_vector_has_makes_no_system_call),
         TEST(ON_KVM | ON_FAKE, a_PBA_read_makes_system_calls_for_masked_eventfds_alone),
     };
     return TAP_MAIN(tests);

@@ -17,14 +17,17 @@ use crate::vector;
 impl Device {
     /// Gives a vector a message, the guest's address and data. The old one is not sent once this has
     /// returned, and no mixture of the two ever is. With MSI-X registers it is as if the guest had written
-    /// both at once.
+    /// both at once. A vector that has the message already, and is served, is left alone: no system call.
     ///
     /// Errors: `EINVAL` if it is no interrupt message (nothing is changed), or if the message is in an
     /// MSI capability; what serving its eventfds says (the message stands, and serving is tried again).
     pub fn set(&self, index: u32, address: u64, data: u32) -> Result<()> {
         let message = GuestMessage { address, data };
-        let control = self.lock_vector(index)?;
+        let mut control = self.lock_vector(index)?;
         self.refuse_msi()?;
+        if self.has_and_serves(&mut control, index, message) {
+            return Ok(());
+        }
         // "Unused" is something that can be set.
         let is_message = match self.is_remapped() && self.cache.remap().is_on() {
             true => self.cache.is_interrupt(message),
@@ -39,6 +42,16 @@ impl Device {
             }
             wanted.message = Some(message);
         })
+    }
+
+    /// Setting this message would change nothing. (Only where no registers and no vIOMMU have a say in it.)
+    fn has_and_serves(&self, control: &mut Control, index: u32, message: GuestMessage) -> bool {
+        let Ok((vector, control)) = self.both(control, index) else { return false };
+        self.kind == Kind::Plain
+            && !self.is_remapped()
+            && control.message() == Some(message)
+            && !vector.is_pending()
+            && !self.is_unserved(vector, control)
     }
 
     /// Takes a vector's message away: it holds what is raised until it has one again.

@@ -78,6 +78,41 @@ static void cache_configurations_of_any_age(enum host host)
     fake_close(&fake);
 }
 
+/* What lies past its end is not looked at: here it makes no sense. */
+static void an_older_cache_configuration_has_zeros_where_it_ends(enum host host)
+{
+    RIG(rig, host);
+    struct msi_route_cache_config config = MSIROUTE_CACHE_CONFIG_INIT;
+    struct msi_route_cache *cache;
+    uint32_t max_routes = 0;
+    config.size = offsetof(struct msi_route_cache_config, first_gsi);
+    config.vm_fd = rig.vm.fd;
+    config.first_gsi = config.max_routes = UINT32_MAX;
+    config.ops = NOWHERE;
+    if (expect_ok(msi_route_cache_new(&config, &cache))) {
+        msi_route_cache_features(cache, &max_routes);
+        expect_eq(max_routes, 4096);
+        msi_route_cache_free(cache);
+    }
+}
+
+static void older_callbacks_have_none_where_they_end(enum host host)
+{
+    struct msi_route_cache_config config = MSIROUTE_CACHE_CONFIG_INIT;
+    struct msi_route_cache_ops ops = fake_ops(true);
+    struct msi_route_cache *cache;
+    (void)host;
+    expect(fake_open(&fake, 2));
+    config.ops = &ops;
+    config.opaque = &fake;
+    ops.size = offsetof(struct msi_route_cache_ops, bind_irqfd);
+    if (expect_ok(msi_route_cache_new(&config, &cache))) {
+        expect_eq(msi_route_cache_features(cache, NULL) & (MSIROUTE_HAS_DIRECT | MSIROUTE_HAS_IRQFD), MSIROUTE_HAS_DIRECT);
+        msi_route_cache_free(cache);
+    }
+    fake_close(&fake);
+}
+
 /* ---- the devices' ---- */
 
 struct device_case { struct rig *rig; uint32_t size; uint8_t tail; uint32_t cap_offset; };
@@ -155,6 +190,32 @@ static void answers_of_any_age(enum host host)
     expect_eq(info.data, 0xEE);
     expect_eq(msi_route_cache_stats(rig.cache, &stats), -EINVAL);
     expect_eq(stats.routes, 0xEE);
+}
+
+static void an_older_answer_gets_as_much_as_it_has_room_for(enum host host)
+{
+    RIG(rig, host);
+    expect_ok(msi_vector_set(rig.dev, 0, TO(1, 0x41)));
+    struct msi_vector_info info;
+    struct msi_route_cache_stats stats;
+    for (uint32_t size = 8; size < sizeof(stats); size += 4) {
+        tap_context("%u bytes", size);
+        memset(&info, 0xEE, sizeof(info));
+        info.size = size;
+        if (size < sizeof(info)) {
+            expect_ok(msi_vector_info(rig.dev, 0, &info));
+            expect_eq(info.size, size);
+            expect_eq(info.flags, MSIROUTE_VECTOR_SET | MSIROUTE_VECTOR_LIVE);
+            expect_eq(((uint8_t *)&info)[size - 1] == 0xEE, false);
+            expect_eq(((uint8_t *)&info)[size], 0xEE);
+        }
+        memset(&stats, 0xEE, sizeof(stats));
+        stats.size = size;
+        expect_ok(msi_route_cache_stats(rig.cache, &stats));
+        expect_eq(stats.size, size);
+        expect_eq(((uint8_t *)&stats)[size - 1], 0);
+        expect_eq(((uint8_t *)&stats)[size], 0xEE);
+    }
 }
 
 /* ---- configurations that make no sense ---- */
@@ -242,8 +303,11 @@ int main(void)
 {
     static const struct test tests[] = {
         TEST(ANYWHERE, cache_configurations_of_any_age),
+        TEST(ON_KVM, an_older_cache_configuration_has_zeros_where_it_ends),
+        TEST(ANYWHERE, older_callbacks_have_none_where_they_end),
         TEST(ON_FAKE, device_configurations_of_any_age),
         TEST(EVERYWHERE, answers_of_any_age),
+        TEST(EVERYWHERE, an_older_answer_gets_as_much_as_it_has_room_for),
         TEST(ANYWHERE, configurations_that_make_no_sense),
         TEST(ANYWHERE, callbacks_without_signal_send_by_routes),
         TEST(ON_FAKE, fences_are_chosen_with_the_first_cache_or_not_at_all),

@@ -12,8 +12,14 @@ setup_need cc build-essential
 setup_need meson meson
 setup_need ninja ninja-build
 setup_need pkg-config pkg-config
-setup_need cargo cargo
-setup_need "${setup_extra_command:-cc}" "${setup_extra_package:-build-essential}"
+# Debian 12's cargo is too old; what its security updates build Firefox with is not.
+if grep -qs '^VERSION_CODENAME=bookworm' /etc/os-release; then setup_need cargo cargo-web; else setup_need cargo cargo; fi
+# What only some tests need, and which those are skipped without: COMMAND:PACKAGE, or one name of both.
+if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    for setup_wanted in "${setup_wants[@]}"; do
+        setup_need "${setup_wanted%:*}" "${setup_wanted#*:}"
+    done
+fi
 
 if [ ${#setup_missing[@]} -gt 0 ]; then
     setup_line="apt-get install -y --no-install-recommends ${setup_missing[*]}"
@@ -29,7 +35,7 @@ fi
 setup_rust=$(cargo --version | sed 's/^cargo \([0-9]*\)\.\([0-9]*\).*/\1 \2/')
 read -r setup_major setup_minor <<< "$setup_rust"
 if [ "$setup_major" -eq 1 ] && [ "$setup_minor" -lt 85 ]; then
-    echo "cargo is 1.$setup_minor, but 1.85 or newer is needed (Debian 13, Ubuntu 25.10, or rustup)" >&2
+    echo "cargo is 1.$setup_minor, but 1.85 or newer is needed (Debian 12's cargo-web, Debian 13, Ubuntu 25.10, or rustup)" >&2
     exit 1
 fi
-unset setup_missing setup_rust setup_major setup_minor
+unset setup_missing setup_wants setup_wanted setup_rust setup_major setup_minor

@@ -12,6 +12,7 @@ mod deliver;
 mod device;
 mod explicit;
 mod guest;
+mod layout;
 mod log;
 mod relay;
 mod remap;

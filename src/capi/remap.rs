@@ -18,7 +18,7 @@ use crate::remap::{Translate, Translation};
 /// \param data       the same.
 /// \param tag        holds MSIROUTE_NO_TAG; receives a number that msi_route_cache_invalidate() will name: that of the vIOMMU's
 ///                   table entry. Also of a message that is blocked; without a tag that is tried again at every invalidation.
-/// \return 0; negative: the message is blocked. (What is no interrupt message afterwards is blocked too.)
+/// \return 0, or a negative number: the message is blocked. (What is no interrupt message afterwards is blocked too.)
 pub type msi_route_cache_translate_fn = Option<
     unsafe extern "C" fn(
         opaque: *mut c_void,

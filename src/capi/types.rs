@@ -31,9 +31,10 @@ pub const MSIROUTE_CACHE_HELPER_THREADS: u32 = 1 << 4;
 
 /// How messages leave, for a VMM whose interrupt controller or system calls are its own. NULL: "has none".
 ///
-/// Called from any thread until msi_route_cache_free has returned. A negative errno is an error. `signal` and `raise_gsi`
-/// run inside msi_deliver, with no lock of the library held: they may call msi_deliver (a message that needs a route must have
-/// it already, else -EDEADLK), they must not wait for a thread that masks, and control functions say -EDEADLK to them, as they do to the others, which run with locks held.
+/// Called from any thread until msi_route_cache_free() has returned. A negative errno is an error. `signal` and `raise_gsi`
+/// run inside msi_deliver(), with no lock of the library held: they may call msi_deliver() (a message that needs a route must
+/// have it already, else -EDEADLK), they must not wait for a thread that masks, and control functions say -EDEADLK to them, as
+/// they do to the others, which run with locks held.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct msi_route_cache_ops {
@@ -64,8 +65,8 @@ pub struct msi_route_cache_ops {
     /// Injects what a GSI is routed to (KVM_IRQ_LINE_STATUS), where there is no `signal`. Above 0: accepted; 0: not.
     pub raise_gsi: Option<unsafe extern "C" fn(opaque: *mut c_void, gsi: u32) -> c_int>,
     /// The GSI that a message is, always the same, for an interrupt controller without a table (GICv2m); then there is no
-    /// `set_routes`, and
-    /// which messages are any is its to say: a negative errno is none. Called with locks held, and inside msi_deliver where there is no `signal`.
+    /// `set_routes`, and which messages are any is its to say: a negative errno is none. Called with locks held, and inside
+    /// msi_deliver() where there is no `signal`.
     pub gsi_of: Option<unsafe extern "C" fn(opaque: *mut c_void, address: u64, data: u32) -> c_int>,
 }
 

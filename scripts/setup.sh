@@ -15,6 +15,13 @@ setup_need pkg-config pkg-config
 setup_need cargo cargo
 setup_need "${setup_extra_command:-cc}" "${setup_extra_package:-build-essential}"
 
+# What only some tests need, and which those are skipped without: commands named like their packages.
+if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
+    for setup_wanted in "${setup_wants[@]}"; do
+        setup_need "$setup_wanted" "$setup_wanted"
+    done
+fi
+
 if [ ${#setup_missing[@]} -gt 0 ]; then
     setup_line="apt-get install -y --no-install-recommends ${setup_missing[*]}"
     if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
@@ -32,4 +39,4 @@ if [ "$setup_major" -eq 1 ] && [ "$setup_minor" -lt 85 ]; then
     echo "cargo is 1.$setup_minor, but 1.85 or newer is needed (Debian 13, Ubuntu 25.10, or rustup)" >&2
     exit 1
 fi
-unset setup_missing setup_rust setup_major setup_minor
+unset setup_missing setup_wants setup_rust setup_major setup_minor

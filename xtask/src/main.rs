@@ -5,6 +5,9 @@
 mod c;
 mod calls;
 mod man;
+mod page;
+mod prototype;
+mod results;
 mod roff;
 
 use std::path::{Path, PathBuf};

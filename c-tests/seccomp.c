@@ -26,7 +26,7 @@ struct scene {
     struct msi_device *dev;
     struct lent lent;
     pthread_t other;
-    atomic_bool inside;
+    atomic_bool inside, acting;
     enum barrier barrier;
     uint64_t took_us;
     uint8_t state[1024];
@@ -68,6 +68,18 @@ static bool cache_works(struct scene *s)
     return expect_arrival(&s->rig, 0, 0x41) && sent;
 }
 
+static int make_none(struct scene *s)
+{
+    struct msi_device *dev = s->rig.dev;
+    MUST(msi_route_cache_features(s->rig.cache, NULL) & MSIROUTE_HAS_IRQFD);
+    MUST(msi_route_cache_version());
+    MUST(msi_device_ref(dev) == dev);
+    MUST(msi_device_state(dev) == MSIROUTE_BUS_MASTER);
+    MUST(msi_device_capability_size(dev) == 12);
+    MUST(msi_device_save_size(dev) > 16);
+    return 0;
+}
+
 static int ask(struct scene *s)
 {
     struct msi_device_config config = MSIROUTE_DEVICE_CONFIG_INIT;
@@ -78,19 +90,13 @@ static int ask(struct scene *s)
     config.kind = MSIROUTE_KIND_MSIX;
     config.vectors = 16;
     MUST(msi_device_new(s->rig.cache, &config, &dev) == 0);
-    MUST(msi_device_ref(dev) == dev);
-    MUST(msi_route_cache_features(s->rig.cache, NULL) & MSIROUTE_HAS_IRQFD);
     MUST(msi_route_cache_stats(s->rig.cache, &stats) == 0);
-    MUST(msi_route_cache_version() && msi_route_cache_last_error());
     MUST(msi_route_cache_begin(s->rig.cache) == 0);
-    MUST(msi_device_state(dev) == MSIROUTE_BUS_MASTER);
-    MUST(msi_device_capability_size(dev) == 12);
-    MUST(msi_device_save_size(dev) > 16);
     MUST(msi_device_table_read(dev, 12, &word, 4) == 0 && word == 1);
     MUST(msi_device_pba_write(dev, 0, &word, 4) == 0);
     MUST(msi_device_config_read(dev, 0x40, &word, 4) >= 0);
     MUST(msi_vector_info(dev, 0, &info) == 0);
-    MUST(msi_vector_info(dev, 99, &info) == -EINVAL);   /* words for it */
+    MUST(msi_vector_info(dev, 99, &info) == -EINVAL && *msi_route_cache_last_error());
     msi_route_cache_set_log(NULL, NULL);
     return 0;
 }
@@ -408,12 +414,19 @@ static int use_memory(struct scene *s)
     return 0;
 }
 
-static void lasts(void *opaque, struct msi_device *dev, uint32_t what, uint32_t first, uint32_t n)
+/* What the library waits for ends some time after it has begun to wait. */
+static void last(struct scene *s)
 {
-    struct scene *s = opaque;
-    (void)dev, (void)what, (void)first, (void)n;
     atomic_store(&s->inside, true);
+    while (!atomic_load(&s->acting))
+        nap_ms(1);
     nap_ms(50);
+}
+
+static void changes_long(void *opaque, struct msi_device *dev, uint32_t what, uint32_t first, uint32_t n)
+{
+    (void)dev, (void)what, (void)first, (void)n;
+    last(opaque);
 }
 static void *change_long(void *opaque)
 {
@@ -425,7 +438,7 @@ static void begin_to_tell(struct scene *s)
 {
     struct msi_device_config config = MSIROUTE_DEVICE_CONFIG_INIT;
     config.vectors = 1;
-    config.changed = lasts;
+    config.changed = changes_long;
     config.opaque = s;
     s->dev = rig_device_of(&s->rig, &config);
     pthread_create(&s->other, NULL, change_long, s);
@@ -434,6 +447,7 @@ static void begin_to_tell(struct scene *s)
 }
 static int wait_until_told(struct scene *s)
 {
+    atomic_store(&s->acting, true);
     MUST(msi_route_cache_pause(s->rig.cache) == 0);
     return 0;
 }
@@ -442,8 +456,7 @@ static struct scene *slow_scene;
 static int slow_signal(void *opaque, uint32_t requester, uint64_t address, uint32_t data)
 {
     (void)opaque, (void)requester, (void)address, (void)data;
-    atomic_store(&slow_scene->inside, true);
-    nap_ms(20);
+    last(slow_scene);
     return 1;
 }
 static const struct msi_route_cache_ops slow_ops = { .size = sizeof(slow_ops), .signal = slow_signal };
@@ -463,6 +476,7 @@ static void begin_to_deliver(struct scene *s)
 }
 static int mask_one(struct scene *s)
 {
+    atomic_store(&s->acting, true);
     MUST(msi_vector_mask(s->rig.dev, 0) == 0);
     return 0;
 }
@@ -490,7 +504,8 @@ static bool all_count(struct scene *s)
 static const struct scenario scenarios[] = {
     { "a cache of a path", "new", .no_cache = true, .with = "open", .act = make_cache_by_path, .check = cache_works },
     { "a cache of descriptors", "new", .no_cache = true, .act = make_cache_of_descriptors, .check = cache_works },
-    { "asking", "none", .act = ask },
+    { "what costs nothing", "none", .config = { .kind = MSIROUTE_KIND_MSIX }, .act = make_none },
+    { "asking", "ask", .act = ask },
     { "looking at counters", "look", .config = { .kind = MSIROUTE_KIND_MSIX }, .prepare = bind_counted, .act = look_at_counted },
     { "raising", "deliver", .prepare = set_two, .warm_up = deliver_masked, .act = deliver_all_ways, .check = delivered },
     { "raising first", "first", .prepare = set_two, .act = deliver_all_ways, .check = delivered },
@@ -652,8 +667,9 @@ static void every_phase_runs_so_where_membarrier_is_refused(enum host host)
 
 static bool is_needed(const struct system_call *call, const char *phase)
 {
-    for (size_t i = 0; i < N_SCENARIOS; i++) {
-        const struct scenario *s = &scenarios[i];
+    /* More than once: a busy machine may end a wait before it begins. */
+    for (size_t i = 0; i < 3 * N_SCENARIOS; i++) {
+        const struct scenario *s = &scenarios[i % N_SCENARIOS];
         struct call_list filter = { 0 };
         if (strcmp(s->proves ? s->proves : s->filter, phase) || !is_made(call, s, BY_MEMBARRIER))
             continue;

@@ -10,7 +10,7 @@
  * before the call returns.
  *
  * Threads: every function may be called from any thread at any time, but that a _free needs the last call on that handle to
- * be over. [fast]: no lock, no allocation (but at a thread's first delivery), at most one system call (and a write of the
+ * be over. [fast]: no lock, no allocation (but at a thread's first call), at most one system call (and a write of the
  * kernel's table where the host lacks KVM_SIGNAL_MSI); calls back only into `signal`, `raise_gsi` and `gsi_of`. [control]:
  * may wait for deliveries under way and for a write of the table (milliseconds), may call `translate`, and calls `changed`
  * last. Not from inside the functions of msi_route_cache_ops, nor from inside `translate`: -EDEADLK. */
@@ -789,7 +789,7 @@ uint32_t msi_device_state(const struct msi_device *dev);
  * \param flags  MSIROUTE_ROUTE_...
  * \param gsi    the GSI, or MSIROUTE_ANY_GSI for the lowest that is free: then it receives it.
  * \return 0; -EINVAL (a GSI beyond the table, unknown flags); -EBUSY (a GSI in use; the kernel's own pins are until
- *         msi_route_cache_set_fixed()); -ENOSPC (no GSI is free); -ENOTSUP (no table); -ESHUTDOWN.
+ *         msi_route_cache_set_fixed()); -ENOSPC (no GSI is free); -ENOTSUP (there is no table); -ESHUTDOWN.
  */
 int msi_route_cache_add_route(struct msi_route_cache *cache,
                               const struct kvm_irq_routing_entry *entry,

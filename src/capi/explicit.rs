@@ -18,7 +18,7 @@ use super::{arg, check_flags, control, msi_route_cache, put};
 /// \param flags  MSIROUTE_ROUTE_...
 /// \param gsi    the GSI, or MSIROUTE_ANY_GSI for the lowest that is free: then it receives it.
 /// \return 0; -EINVAL (a GSI beyond the table, unknown flags); -EBUSY (a GSI in use; the kernel's own pins are until
-///         msi_route_cache_set_fixed()); -ENOSPC (no GSI is free); -ENOTSUP (no table); -ESHUTDOWN.
+///         msi_route_cache_set_fixed()); -ENOSPC (no GSI is free); -ENOTSUP (there is no table); -ESHUTDOWN.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_add_route(
     cache: *mut msi_route_cache,

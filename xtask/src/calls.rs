@@ -93,26 +93,32 @@ impl Calls {
             } else if !out.is_empty() {
                 out += &format!(".P\n{}:\n", literal(&phase.what));
             }
-            let mut calls = Vec::new();
-            self.collect(phase, &mut calls);
-            out += &match calls.is_empty() {
-                true => "None".to_string(),
-                false => summary(&calls),
-            };
-            out += match phase.also.is_empty() {
-                true => ".\n",
-                false => ";\nand what memory and waiting take.\n",
+            let (mut calls, mut besides) = (Vec::new(), Vec::new());
+            self.collect(phase, &mut calls, &mut besides);
+            let besides = besides.iter().map(|phase| phase.what.to_lowercase());
+            let besides = besides.collect::<Vec<_>>().join(", ");
+            out += &match (calls.is_empty(), besides.is_empty()) {
+                (true, true) => "None.\n".to_string(),
+                (true, false) => format!("None but for {besides}.\n"),
+                (false, true) => format!("{}.\n", summary(&calls)),
+                (false, false) => format!("{};\nand for {besides}.\n", summary(&calls)),
             };
         }
         out + ".P\nUnder which conditions:\n.BR msiroute\\-seccomp (7).\n"
     }
 
-    /// The phase's calls, and those of phases of functions that it takes along.
-    fn collect<'a>(&'a self, phase: &'a Phase, calls: &mut Vec<&'a Call>) {
+    /// The phase's calls, and those of phases of functions that it takes along; the other phases.
+    fn collect<'a>(
+        &'a self,
+        phase: &'a Phase,
+        calls: &mut Vec<&'a Call>,
+        besides: &mut Vec<&'a Phase>,
+    ) {
         calls.extend(phase.calls.iter().filter(|call| call.when.as_deref() != Some("may")));
         for also in phase.also.iter().map(|name| self.phase(name)) {
-            if !also.functions.is_empty() {
-                self.collect(also, calls);
+            match also.functions.is_empty() {
+                true => besides.push(also),
+                false => self.collect(also, calls, besides),
             }
         }
     }

@@ -127,9 +127,6 @@ impl<'a> Page<'a> {
         for (_, text) in self.parts("intro") {
             out += &format!("{}.P\n", self.paragraphs(text));
         }
-        for (name, _) in self.parts("struct") {
-            out += &self.structure(name);
-        }
         let mut told = Vec::new();
         for function in &self.functions {
             if self.functions.len() > 1 {
@@ -147,9 +144,12 @@ impl<'a> Page<'a> {
             out += &self.parameters(item, &mut Vec::new());
             out += &format!(".P\nReturns: {}\n", self.prose(&item.result().unwrap_or_default()));
         }
+        for (name, _) in self.parts("struct") {
+            out += &self.structure(name);
+        }
         for (argument, _) in self.parts("constants") {
             let (prefix, title) = argument.split_once(' ').unwrap_or((argument, "Flags"));
-            out += &format!(".SS {title}\n{}", self.constants(prefix));
+            out += &format!(".SS {}\n{}", self.prose(title), self.constants(prefix));
         }
         out
     }

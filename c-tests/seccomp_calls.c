@@ -103,7 +103,7 @@ static bool add_call(struct phase *phase, const char *name, const char *argument
 static bool read_line(char *line)
 {
     struct phase *phase = n_phases ? &phases[n_phases - 1] : NULL;
-    char words[3][64];
+    char name[32], argument[48], when[16];
     line[strcspn(line, "\n")] = 0;
     if (!*line || *line == '#' || !strncmp(line, "when ", 5) || !strncmp(line, "of ", 3))
         return true;
@@ -113,7 +113,7 @@ static bool read_line(char *line)
         return false;
     if (!strncmp(line, "also ", 5))
         return sscanf(line + 5, "%15s %15s %15s %15s", phase->also[0], phase->also[1], phase->also[2], phase->also[3]) > 0;
-    return sscanf(line, "%63s %63s %63s", words[0], words[1], words[2]) == 3 && add_call(phase, words[0], words[1], words[2]);
+    return sscanf(line, "%31s %47s %15s", name, argument, when) == 3 && add_call(phase, name, argument, when);
 }
 
 bool calls_read(const char *path)

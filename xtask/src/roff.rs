@@ -10,8 +10,11 @@ pub fn literal(text: &str) -> String {
     }
 }
 
-/// Program text: each line as it stands.
+/// Program text: each line as it stands, and none wider than a terminal.
 pub fn example(text: &str) -> String {
+    const WIDTH: usize = 73;
+    let wide = text.lines().find(|line| line.chars().count() > WIDTH);
+    assert!(wide.is_none(), "an example is too wide: {}", wide.unwrap_or_default());
     let lines = text.trim_matches('\n').lines().map(literal).collect::<Vec<_>>();
     format!(".EX\n{}\n.EE\n", lines.join("\n"))
 }

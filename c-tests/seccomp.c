@@ -214,6 +214,50 @@ static bool sent_once(struct scene *s)
     return expect_arrival(&s->rig, 1, 0x61) && expect_quiet(&s->rig);
 }
 
+/* The same by the guest: vectors 0 and 1 are open, and have delivered and eventfds. GSI 4 is a third eventfd's. */
+static void let_guest_use_two(struct scene *s)
+{
+    guest_opens(s->rig.dev, 2, 0, 0x41);
+    for (unsigned v = 0; v < 2; v++) {
+        expect_eq(msi_deliver(s->rig.dev, v), MSIROUTE_SENT);
+        expect_arrival(&s->rig, 0, 0x41 + v);
+        rig_bound(&s->rig, v, 0);
+    }
+    expect_ok(msi_route_cache_bind_irqfd(s->rig.cache, 4, rig_eventfd(&s->rig, 0), -1));
+    expect_ok(msi_device_export(s->rig.dev, NULL, 0, s->state, 4 * PCI_MSIX_ENTRY_SIZE, NULL, 0));
+    s->dev = rig_take_device(&s->rig);
+}
+static int unmoved(void *opaque, uint32_t requester, uint64_t *address, uint32_t *data, uint64_t *tag)
+{
+    (void)opaque, (void)requester, (void)address, (void)data;
+    *tag = 1;
+    return 0;
+}
+static int change_as_guest(struct scene *s)
+{
+    const uint32_t masked = PCI_MSIX_ENTRY_CTRL_MASKBIT, open = 0, data = 0x61;
+    const uint16_t all_masked = ENABLE_MSIX | MASK_ALL, enabled = ENABLE_MSIX;
+    MUST(msi_device_table_write(s->dev, entry_control(0), &masked, 4) == 0);
+    MUST(msi_device_table_write(s->dev, entry_data(0), &data, 4) == 0);
+    MUST(msi_deliver(s->dev, 0) == MSIROUTE_PENDING);
+    MUST(msi_device_table_write(s->dev, entry_control(0), &open, 4) == 0);  /* sends it */
+    MUST(msi_device_config_write(s->dev, CAP + PCI_MSIX_FLAGS, &all_masked, 2) == 1);
+    MUST(msi_device_config_write(s->dev, CAP + PCI_MSIX_FLAGS, &enabled, 2) == 1);
+    MUST(msi_device_set_control(s->dev, 0) == 0);
+    MUST(msi_device_import(s->dev, NULL, 0, s->state, 4 * PCI_MSIX_ENTRY_SIZE, NULL, 0) == 0);
+    MUST(msi_route_cache_set_remap(s->rig.cache, unmoved, NULL) == 0);
+    MUST(msi_device_set_control(s->dev, MSIROUTE_ENABLED) == 0);
+    MUST(msi_route_cache_invalidate(s->rig.cache, MSIROUTE_NO_REQUESTER, 1, 1) == 0);
+    MUST(msi_route_cache_set_remap(s->rig.cache, NULL, NULL) == 0);
+    MUST(msi_route_cache_unbind_irqfd(s->rig.cache, 4, s->rig.eventfds[2]) == 0);
+    msi_device_free(s->dev);
+    return 0;
+}
+static bool guests_was_sent(struct scene *s)
+{
+    return expect_arrival(&s->rig, 0, 0x61) && expect_quiet(&s->rig);
+}
+
 /* Vector 0's eventfd has counted; the kernel will refuse it, for it is an irqfd behind the library's back. */
 static void steal_eventfd(struct scene *s)
 {
@@ -513,6 +557,8 @@ static const struct scenario scenarios[] = {
     { "raising in turn", "route", .config = { NO_DIRECT, ROUTES(4) }, .act = deliver_in_turn, .check = delivered_in_turn },
     { "binding", "bind", .prepare = set_one, .act = bind_two, .check = first_fires },
     { "changing", "change", .prepare = use_two, .act = change_all_ways, .check = sent_once },
+    { "a guest that changes", "change", .config = { .kind = MSIROUTE_KIND_MSIX }, .prepare = let_guest_use_two,
+      .act = change_as_guest, .check = guests_was_sent },
     { "changing without KVM_SIGNAL_MSI", "change", .config = { NO_DIRECT }, .prepare = use_two, .act = change_all_ways, .check = sent_once },
     { "changing what the kernel refuses", "change", .prepare = steal_eventfd, .act = unmask_stolen, .check = says_why },
     { "changing when membarrier is refused at last", "change", .prepare = use_two, .warm_up = refuse_membarrier, .act = change_slowly,

@@ -58,17 +58,19 @@ pub fn pages(root: &Path, items: &[Item]) -> Files {
         }
         files.insert(format!("man3/{name}"), head + &page.render(&calls));
     }
-    check(items, &files, &calls);
+    let test = std::fs::read_to_string(root.join("c-tests/seccomp.c")).expect("the test");
+    check(items, &files, &calls, &test);
     files.insert("meson.build".into(), meson(&files));
     files
 }
 
-/// Every function has its page and its list of system calls.
-fn check(items: &[Item], files: &Files, calls: &Calls) {
+/// Every function has its page and its list of system calls, and the test of those makes a call of it.
+fn check(items: &[Item], files: &Files, calls: &Calls, test: &str) {
     for item in items.iter().filter(|item| item.is_function()) {
         let name = item.name();
         assert!(files.contains_key(&format!("man3/{name}.3")), "{name} has no page in man/source");
         assert!(calls.of(name).is_some(), "{name} is not in man/source/system-calls");
+        assert!(test.contains(&format!("{name}(")), "c-tests/seccomp.c makes no call of {name}");
     }
 }
 

@@ -73,8 +73,9 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_CACHE_PAUSED (1 << 3)
 
 /**
- * The library may start threads, up to seven and for some milliseconds, to unbind many eventfds at once (function mask,
- * disable, reset, unplug, pause): one after the other each takes up to 0.1 ms of waiting in the kernel. They handle no signals.
+ * The library may start threads, up to seven and for some milliseconds, to unbind many eventfds at once (function
+ * mask, disable, reset, unplug, pause): one after the other each takes up to 0.1 ms of waiting in the kernel. They
+ * handle no signals.
  */
 #define MSIROUTE_CACHE_HELPER_THREADS (1 << 4)
 
@@ -140,8 +141,9 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_KIND_MSI 2
 
 /**
- * As MSIROUTE_KIND_PLAIN, but vector i owns the GSI first_pin + i, and is in the kernel's table while it has a message: an
- * IOAPIC in user space (split irqchip), of which the kernel reads there which pins are level-triggered, to tell of their EOIs.
+ * As MSIROUTE_KIND_PLAIN, but vector i owns the GSI first_pin + i, and is in the kernel's table while it has a
+ * message: an IOAPIC in user space (split irqchip), of which the kernel reads there which pins are level-triggered, to
+ * tell of their EOIs.
  */
 #define MSIROUTE_KIND_PINS 3
 
@@ -161,8 +163,8 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_DEVICE_DATA0_OFF (1 << 2)
 
 /**
- * Its messages do not go through the vIOMMU (see msi_route_cache_set_remap()): they are the vIOMMU's own, or what the VMM has
- * translated itself.
+ * Its messages do not go through the vIOMMU (see msi_route_cache_set_remap()): they are the vIOMMU's own, or what the
+ * VMM has translated itself.
  */
 #define MSIROUTE_DEVICE_NO_REMAP (1 << 3)
 
@@ -172,8 +174,8 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_CHANGED_ENABLE (1 << 0)
 
 /**
- * Of vectors `first` to `first + n - 1`, some have become live or BLOCKED, or are so no more, or are live with another message:
- * msi_vector_info() says what is true now.
+ * Of vectors `first` to `first + n - 1`, some have become live or BLOCKED, or are so no more, or are live with another
+ * message: msi_vector_info() says what is true now.
  */
 #define MSIROUTE_CHANGED_VECTORS (1 << 1)
 
@@ -208,9 +210,9 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_EVENTFD_RELAY_ONLY (1 << 3)
 
 /**
- * The VMM, told by `changed` that the vector is not live, keeps the source from signalling (vhost, VFIO): masking the vector
- * or the function does not unbind the eventfd then, which is dear. What the source holds back meanwhile is the VMM's to show in
- * the pending bit, by msi_deliver().
+ * The VMM, told by `changed` that the vector is not live, keeps the source from signalling (vhost, VFIO): masking the
+ * vector or the function does not unbind the eventfd then, which is dear. What the source holds back meanwhile is the
+ * VMM's to show in the pending bit, by msi_deliver().
  */
 #define MSIROUTE_EVENTFD_MASKED_AT_SOURCE (1 << 2)
 
@@ -245,8 +247,8 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_VECTOR_RELAYED (1 << 6)
 
 /**
- * The vIOMMU refuses its message: it holds what is raised until a later translation allows it. A vector that could not send anyway
- * (masked, disabled) is not asked about.
+ * The vIOMMU refuses its message: it holds what is raised until a later translation allows it. A vector that could not
+ * send anyway (masked, disabled) is not asked about.
  */
 #define MSIROUTE_VECTOR_BLOCKED (1 << 5)
 
@@ -256,8 +258,8 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_SENT 0
 
 /**
- * The vector could not send (masked, bus master off, paused, no message, or being changed at this moment): kept, and sent once when
- * it can; another thread may just have done that.
+ * The vector could not send (masked, bus master off, paused, no message, or being changed at this moment): kept, and
+ * sent once when it can; another thread may just have done that.
  */
 #define MSIROUTE_PENDING 1
 
@@ -272,8 +274,8 @@ struct kvm_irq_routing_entry; /* <linux/kvm.h> */
 #define MSIROUTE_DISABLED 3
 
 /**
- * The vIOMMU refuses the message, and that alone keeps it from being sent. Of a vector it is kept, and sent once when a later
- * translation allows it. Logging the fault is the caller's.
+ * The vIOMMU refuses the message, and that alone keeps it from being sent. Of a vector it is kept, and sent once when
+ * a later translation allows it. Logging the fault is the caller's.
  */
 #define MSIROUTE_BLOCKED 4
 
@@ -290,10 +292,10 @@ struct msi_route_cache;
 /**
  * How messages leave, for a VMM whose interrupt controller or system calls are its own. NULL: "has none".
  *
- * Called from any thread until msi_route_cache_free() has returned. A negative errno is an error. `signal` and `raise_gsi`
- * run inside msi_deliver(), with no lock of the library held: they may call msi_deliver() (a message that needs a route must
- * have it already, else -EDEADLK), they must not wait for a thread that masks, and control functions say -EDEADLK to them, as
- * they do to the others, which run with locks held.
+ * Called from any thread until msi_route_cache_free() has returned. A negative errno is an error. `signal` and
+ * `raise_gsi` run inside msi_deliver(), with no lock of the library held: they may call msi_deliver() (a message that
+ * needs a route must have it already, else -EDEADLK), they must not wait for a thread that masks, and control
+ * functions say -EDEADLK to them, as they do to the others, which run with locks held.
  */
 struct msi_route_cache_ops {
   /**
@@ -491,11 +493,12 @@ struct msi_device_config {
    */
   const char *name;
   /**
-   * What a control call changed, once a call (or commit, or resume) however much it was, after the change is live: on the
-   * calling thread, with no lock of the library's held. It may call anything but msi_device_free() of this device. Calls on
-   * several threads may overtake each other, so what msi_device_state() and msi_vector_info() say is what counts, and a
-   * later change makes another call. Binding and unbinding eventfds is no change. It must not wait for a lock that is held
-   * around calls of msi_device_free() or msi_route_cache_pause(), which wait for it. May be NULL.
+   * What a control call changed, once a call (or commit, or resume) however much it was, after the change is live:
+   * on the calling thread, with no lock of the library's held. It may call anything but msi_device_free() of this
+   * device. Calls on several threads may overtake each other, so what msi_device_state() and msi_vector_info() say
+   * is what counts, and a later change makes another call. Binding and unbinding eventfds is no change. It must not
+   * wait for a lock that is held around calls of msi_device_free() or msi_route_cache_pause(), which wait for it.
+   * May be NULL.
    */
   void (*changed)(void *opaque, struct msi_device *dev, uint32_t what, uint32_t first, uint32_t n);
   /**
@@ -509,11 +512,13 @@ struct msi_device_config {
  *
  * \param opaque     as given to msi_route_cache_set_remap().
  * \param requester  who sends it, or MSIROUTE_NO_REQUESTER.
- * \param address    the message as the guest wrote it; receives what becomes of it, in the form that a guest without remapping
- *                   would write (15-bit destinations and x2APIC IDs as msi_route_cache_set_addressing() says).
+ * \param address    the message as the guest wrote it; receives what becomes of it, in the form that a guest without
+ *                   remapping would write (15-bit destinations and x2APIC IDs as msi_route_cache_set_addressing()
+ *                   says).
  * \param data       the same.
- * \param tag        holds MSIROUTE_NO_TAG; receives a number that msi_route_cache_invalidate() will name: that of the vIOMMU's
- *                   table entry. Also of a message that is blocked; without a tag that is tried again at every invalidation.
+ * \param tag        holds MSIROUTE_NO_TAG; receives a number that msi_route_cache_invalidate() will name: that of the
+ *                   vIOMMU's table entry. Also of a message that is blocked; without a tag that is tried again at
+ *                   every invalidation.
  * \return 0, or a negative number: the message is blocked. (What is no interrupt message afterwards is blocked too.)
  */
 typedef int (*msi_route_cache_translate_fn)(void *opaque,
@@ -605,7 +610,8 @@ int msi_route_cache_set_addressing(struct msi_route_cache *cache,
  * \param entries  in the kernel's form; copied.
  * \param n        how many.
  * \return 0; -EINVAL (a GSI beyond the table, a kind the kernel does not know); -EBUSY (a GSI that an irqfd of the
- *         library's uses: first_gsi belongs above the VMM's own); -ENOSPC (more than the table holds). On failure nothing is changed.
+ *         library's uses: first_gsi belongs above the VMM's own); -ENOSPC (more than the table holds). On failure
+ *         nothing is changed.
  */
 int msi_route_cache_set_fixed(struct msi_route_cache *cache,
                               const struct kvm_irq_routing_entry *entries,
@@ -621,21 +627,22 @@ int msi_route_cache_set_fixed(struct msi_route_cache *cache,
 int msi_route_cache_begin(struct msi_route_cache *cache);
 
 /**
- * Makes this thread's staged changes live, explicit routes among them, then calls `changed` once a device. Without a begin it
- * makes live the explicit routes that were staged without one. Also tries again to serve vectors that could not be
- * served. [control]
+ * Makes this thread's staged changes live, explicit routes among them, then calls `changed` once a device. Without a
+ * begin it makes live the explicit routes that were staged without one. Also tries again to serve vectors that could
+ * not be served. [control]
  *
  * \return 0; -EINVAL; -ENOSPC (no route is free); what the kernel says (msi_route_cache_last_error() names the GSI that it
- *         refused). It is the first error met of this thread's changes, without a begin of any. Explicit routes and their irqfds are then as they
- *         were before begin, but for what was removed and unbound. Vectors keep what was written to them; those that are not
- *         served say so in msi_vector_info(), count their events, and are tried again.
+ *         refused). An error is the first that this thread's changes met; without a begin, that any met. Explicit routes
+ *         and their irqfds are then as they were before begin, but for what was removed and unbound. Vectors keep what was
+ *         written to them; those that are not served say so in msi_vector_info(), count their events, and are tried again.
  */
 int msi_route_cache_commit(struct msi_route_cache *cache);
 
 /**
- * Pauses the VM's interrupts, to save or restore it. Once this returns nothing of the library's reaches the guest: what is
- * raised is kept pending, eventfds count, msi_deliver_message() says -EAGAIN, and `changed` is neither running (but for one
- * that this is called from) nor called. Save and load devices meanwhile, and the guest's APICs: what was sent before is in them, what comes now is not. Nests. [control]
+ * Pauses the VM's interrupts, to save or restore it. Once this returns nothing of the library's reaches the guest:
+ * what is raised is kept pending, eventfds count, msi_deliver_message() says -EAGAIN, and `changed` is neither running
+ * (but for one that this is called from) nor called. Save and load devices meanwhile, and the guest's APICs: what was
+ * sent before is in them, what comes now is not. Nests. [control]
  *
  * \return 0; -EINVAL; what the kernel says to unbinding eventfds (it is paused all the same, but those still interrupt).
  */
@@ -675,9 +682,9 @@ const char *msi_route_cache_version(void);
 /**
  * Raises a vector. [fast]
  *
- * \return MSIROUTE_SENT, MSIROUTE_PENDING, MSIROUTE_REFUSED, MSIROUTE_DISABLED or MSIROUTE_BLOCKED; -EINVAL (also if the VM has no
- *         interrupt controller yet); -ENODEV; -ESHUTDOWN; -EDEADLK (from inside a callback, and the message has no route
- *         yet); what the kernel says. After an error nothing was sent or kept.
+ * \return MSIROUTE_SENT, MSIROUTE_PENDING, MSIROUTE_REFUSED, MSIROUTE_DISABLED or MSIROUTE_BLOCKED; -EINVAL (also if
+ *         the VM has no interrupt controller yet); -ENODEV; -ESHUTDOWN; -EDEADLK (from inside a callback, and the
+ *         message has no route yet); what the kernel says. After an error nothing was sent or kept.
  */
 int msi_deliver(struct msi_device *dev,
                 uint32_t index);
@@ -690,9 +697,9 @@ int msi_deliver(struct msi_device *dev,
  * \param data                the same.
  * \param already_translated  0: it is as the guest wrote it, and goes through the vIOMMU if there is one (see
  *         msi_route_cache_set_remap()); 1: it does not. (The vIOMMU's own, or what it has translated.)
- * \return MSIROUTE_SENT, MSIROUTE_REFUSED or MSIROUTE_BLOCKED (the vIOMMU refuses it; it is gone); -EINVAL (not a message, or the
- *         VM has no interrupt controller yet); -EAGAIN (the cache is paused: there is nowhere to keep it); -EDEADLK (as of
- *         msi_deliver()); what the kernel says.
+ * \return MSIROUTE_SENT, MSIROUTE_REFUSED or MSIROUTE_BLOCKED (the vIOMMU refuses it; it is gone); -EINVAL (not a
+ *         message, or the VM has no interrupt controller yet); -EAGAIN (the cache is paused: there is nowhere to keep
+ *         it); -EDEADLK (from inside a callback, and the message has no route yet); what the kernel says.
  */
 int msi_deliver_message(struct msi_route_cache *cache,
                         uint32_t requester,
@@ -797,7 +804,8 @@ int msi_route_cache_add_route(struct msi_route_cache *cache,
                               uint32_t *gsi);
 
 /**
- * Gives a GSI another entry, in place of all it had. Its irqfds stay bound, and send what it says from the commit on. [control]
+ * Gives a GSI another entry, in place of all it had. Its irqfds stay bound, and send what it says from the commit on.
+ * [control]
  *
  * \param gsi    one that was added.
  * \param entry  in the kernel's form, all of it written; its `gsi` is not looked at.
@@ -808,8 +816,8 @@ int msi_route_cache_update_route(struct msi_route_cache *cache,
                                  const struct kvm_irq_routing_entry *entry);
 
 /**
- * Lets a GSI go. Its irqfds are unbound when this returns; its route leaves the kernel's table with the commit, and the GSI is
- * free then. [control]
+ * Lets a GSI go. Its irqfds are unbound when this returns; its route leaves the kernel's table with the commit, and
+ * the GSI is free then. [control]
  *
  * \param gsi  one that was added.
  * \return 0; -ENOENT (it was not added); -EINVAL; -ESHUTDOWN; what the kernel says to an unbind (the GSI stays).
@@ -818,15 +826,17 @@ int msi_route_cache_remove_route(struct msi_route_cache *cache,
                                  uint32_t gsi);
 
 /**
- * From now on a signal of the eventfd raises the GSI: one that was added, a fixed route's, or the kernel's own pin. Live when
- * this returns, in a transaction with its commit. If the GSI's message is none, the eventfd counts until it is one. [control]
+ * From now on a signal of the eventfd raises the GSI: one that was added, a fixed route's, or the kernel's own pin.
+ * Live when this returns, in a transaction with its commit. If the GSI's message is none, the eventfd counts until it
+ * is one. [control]
  *
  * \param gsi         which.
  * \param fd          an eventfd; duplicated.
- * \param resamplefd  duplicated; -1, or the GSI is level-triggered: it stays raised until the guest ends the interrupt, and this is
- *                    signalled then.
- * \return 0; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, a GSI beyond the table); -EBUSY (bound already); -EMFILE;
- *         -ENOTSUP (no irqfds here); -ESHUTDOWN; what the kernel says, outside a transaction. On failure it is not bound.
+ * \param resamplefd  duplicated; -1, or the GSI is level-triggered: it stays raised until the guest ends the
+ *                    interrupt, and this is signalled then.
+ * \return 0; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, a GSI beyond the table); -EBUSY
+ *         (bound already); -EMFILE; -ENOTSUP (no irqfds here); -ESHUTDOWN; what the kernel says, outside a
+ *         transaction. On failure it is not bound.
  */
 int msi_route_cache_bind_irqfd(struct msi_route_cache *cache,
                                uint32_t gsi,
@@ -859,10 +869,10 @@ int msi_device_table_read(struct msi_device *dev,
                           size_t len);
 
 /**
- * A guest's write to the MSI-X table, of any offset and length: ignored where PCI defines nothing. A message that a guest
- * changes while its vector may send counts when address and data have both been written (with MSIROUTE_X2APIC_IDS the
- * address's high half too): never a part of each. One that is no interrupt message stands in the table, and the vector keeps what
- * is raised. Makes no system call while the vector is masked. [control]
+ * A guest's write to the MSI-X table, of any offset and length: ignored where PCI defines nothing. A message that a
+ * guest changes while its vector may send counts when address and data have both been written (with
+ * MSIROUTE_X2APIC_IDS the address's high half too): never a part of each. One that is no interrupt message stands in
+ * the table, and the vector keeps what is raised. Makes no system call while the vector is masked. [control]
  *
  * \param offset  from the table's start, in bytes.
  * \param data    little-endian as in a KVM MMIO exit.
@@ -931,14 +941,14 @@ int msi_device_config_write(struct msi_device *dev,
 /**
  * The length of the MSI or MSI-X capability. [fast]
  *
- * \return in bytes; 0 where there is none, and for a bad handle.
+ * \return the length in bytes; 0 where there is none, and for a bad handle.
  */
 size_t msi_device_capability_size(const struct msi_device *dev);
 
 /**
- * Sets where messages go that no caller can be told, for the whole process; NULL: nowhere, as at the start. The function
- * may be called on any thread, possibly once more after it was replaced; it must not call the library. `message` lasts for the
- * call. [control]
+ * Sets where messages go that no caller can be told, for the whole process; NULL: nowhere, as at the start. The
+ * function may be called on any thread, possibly once more after it was replaced; it must not call the library.
+ * `message` lasts for the call. [control]
  *
  * \param log  gets MSIROUTE_LOG_... as `level`, and one line of text without its end.
  */
@@ -946,14 +956,15 @@ void msi_route_cache_set_log(void (*log)(void *opaque, uint32_t level, const cha
                              void *opaque);
 
 /**
- * Turns the relay on, if it is not: eventfds of open vectors are then served from user space, by whoever runs it, until those
- * that are busy and calm have been given to the kernel. Setting and unmasking write no table any more, and eventfds may
- * outnumber routes. (Vectors with a MSIROUTE_EVENTFD_KERNEL_ONLY eventfd, pins and explicit routes are as without it.) Vectors
- * that were unserved are its at once. The library makes no thread: run it in the VMM's main loop, by
- * msi_route_cache_relay_run() whenever this descriptor is readable, or lend it threads, msi_route_cache_relay_loop(). [control]
+ * Turns the relay on, if it is not: eventfds of open vectors are then served from user space, by whoever runs it,
+ * until those that are busy and calm have been given to the kernel. Setting and unmasking write no table any more, and
+ * eventfds may outnumber routes. (Vectors with a MSIROUTE_EVENTFD_KERNEL_ONLY eventfd, pins and explicit routes are as
+ * without it.) Vectors that were unserved are its at once. The library makes no thread: run it in the VMM's main loop,
+ * by msi_route_cache_relay_run() whenever this descriptor is readable, or lend it threads,
+ * msi_route_cache_relay_loop(). [control]
  *
  * \return the descriptor, to be polled for POLLIN (it stays the library's, the same until msi_route_cache_free()); -EINVAL;
- *         -EMFILE; -ENOMEM; -ENOSPC (fs.epoll.max_user_watches). After an error it is off.
+ *         -EMFILE; -ENOMEM; -ENOSPC (more eventfds than fs.epoll.max_user_watches allows). After an error it is off.
  */
 int msi_route_cache_relay_fd(struct msi_route_cache *cache);
 
@@ -974,29 +985,31 @@ int msi_route_cache_relay_run(struct msi_route_cache *cache);
 int msi_route_cache_relay_loop(struct msi_route_cache *cache);
 
 /**
- * Turns the relay off: ends run and loop, on whatever thread, and then gives what it served to the kernel, with one write of the
- * table. Not from inside a callback. [control]
+ * Turns the relay off: ends run and loop, on whatever thread, and then gives what it served to the kernel, with one
+ * write of the table. Not from inside a callback. [control]
  *
  * \return 0; -EINVAL (also if it is off); -ENOSPC (not routes enough: the vectors left over are UNSERVED now,
- *         their events counted); what the kernel says. It is off all the same.
+ *         their events counted); what the kernel says. After an error it is off all the same.
  */
 int msi_route_cache_relay_stop(struct msi_route_cache *cache);
 
 /**
  * From now on the messages of the VM's devices go through the vIOMMU, live ones too; but for those of devices with
- * MSIROUTE_DEVICE_NO_REMAP, and explicit routes, which the VMM translates. A vector's message is translated when the vector could
- * send it: when it is set or unmasked, and at invalidations; never in msi_deliver(). Paused, nothing is translated. [control]
+ * MSIROUTE_DEVICE_NO_REMAP, and explicit routes, which the VMM translates. A vector's message is translated when the
+ * vector could send it: when it is set or unmasked, and at invalidations; never in msi_deliver(). Paused, nothing is
+ * translated. [control]
  *
- * `translate` is called inside every [control] call that may change what a vector sends, msi_route_cache_invalidate() among them,
- * and inside msi_deliver_message(): on the calling thread, with no lock of the library's held, on several threads at once. So
- * hold no lock around those that it takes itself (a recursive one apart): let go of the vIOMMU's lock before invalidating. Nor
- * may it wait for a lock that another thread holds around this function, msi_route_cache_pause() or msi_route_cache_free(): those
- * wait for it. It may call msi_deliver() and msi_deliver_message(); other functions say -EDEADLK. It is asked when a vector
- * could send, not when one does: a fault is to be recorded when msi_deliver() says MSIROUTE_BLOCKED, not in here. (An eventfd's
- * events say nothing: they are counted. Hardware would drop what is blocked; here it is kept.)
+ * `translate` is called inside every [control] call that may change what a vector sends, msi_route_cache_invalidate()
+ * among them, and inside msi_deliver_message(): on the calling thread, with no lock of the library's held, on several
+ * threads at once. So hold no lock around those that it takes itself (a recursive one apart): let go of the vIOMMU's
+ * lock before invalidating. Nor may it wait for a lock that another thread holds around this function,
+ * msi_route_cache_pause() or msi_route_cache_free(): those wait for it. It may call msi_deliver() and
+ * msi_deliver_message(); other functions say -EDEADLK. It is asked when a vector could send, not when one does: a
+ * fault is to be recorded when msi_deliver() says MSIROUTE_BLOCKED, not in here. (An eventfd's events say nothing:
+ * they are counted. Hardware would drop what is blocked; here it is kept.)
  *
- * \param translate  NULL: messages are sent as the guest wrote them. When this returns the old one does not run and is not called any
- *                   more.
+ * \param translate  NULL: messages are sent as the guest wrote them. When this returns the old one does not run and is
+ *                   not called any more.
  * \return 0; -EINVAL; what serving the vectors says (it stands, and serving is tried again).
  */
 int msi_route_cache_set_remap(struct msi_route_cache *cache,
@@ -1004,15 +1017,16 @@ int msi_route_cache_set_remap(struct msi_route_cache *cache,
                               void *opaque);
 
 /**
- * The vIOMMU's entries with these tags have changed, as the guest said by invalidating them. When this returns no message that
- * they made before is sent any more, and live vectors send what they say now; what they block now is held. Only messages with
- * such a tag are translated again (and those that were blocked without one), and the kernel's table is written at most once,
- * also inside a transaction. [control]
+ * The vIOMMU's entries with these tags have changed, as the guest said by invalidating them. When this returns no
+ * message that they made before is sent any more, and live vectors send what they say now; what they block now is
+ * held. Only messages with such a tag are translated again (and those that were blocked without one), and the kernel's
+ * table is written at most once, also inside a transaction. [control]
  *
  * \param requester  of this device alone; MSIROUTE_NO_REQUESTER: of any.
  * \param first_tag  0 with a last_tag of UINT64_MAX: all.
  * \param last_tag   inclusive.
- * \return 0; -EINVAL (also for a first_tag above last_tag); what serving the vectors says (it is tried again, and nothing old is sent).
+ * \return 0; -EINVAL (also for a first_tag above last_tag); what serving the vectors says (it is tried again, and
+ *         nothing old is sent).
  */
 int msi_route_cache_invalidate(struct msi_route_cache *cache,
                                uint32_t requester,
@@ -1022,14 +1036,14 @@ int msi_route_cache_invalidate(struct msi_route_cache *cache,
 /**
  * How many bytes msi_device_save() writes: the same for every device of this kind and as many vectors. [fast]
  *
- * \return in bytes; 0 for a bad handle.
+ * \return the length in bytes; 0 for a bad handle.
  */
 size_t msi_device_save_size(const struct msi_device *dev);
 
 /**
- * Saves the device: messages, masks, enable bits, bus master, and what is pending, in a format that stays (docs/snapshot.md).
- * What its eventfds have counted is saved as pending, and stays counted. Pause the cache first, and stop the vCPUs: else it
- * is the state of a moment. [control]
+ * Saves the device: messages, masks, enable bits, bus master, and what is pending, in a format that stays
+ * (docs/snapshot.md). What its eventfds have counted is saved as pending, and stays counted. Pause the cache first,
+ * and stop the vCPUs: else it is the state of a moment. [control]
  *
  * \param data  filled.
  * \param len   msi_device_save_size(), in bytes.
@@ -1046,8 +1060,9 @@ int msi_device_save(struct msi_device *dev,
  *
  * \param data  what msi_device_save() wrote; copied, and not trusted.
  * \param len   in bytes.
- * \return 0; -EINVAL (not a saved state of such a device: nothing is changed); -ENOTSUP (one of another version: the same);
- *         -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if vectors cannot be served (the state stands, and it is tried again).
+ * \return 0; -EINVAL (not a saved state of such a device: nothing is changed); -ENOTSUP (one of another version:
+ *         nothing is changed); -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if vectors cannot be served (the
+ *         state stands, and it is tried again).
  */
 int msi_device_load(struct msi_device *dev,
                     const void *data,
@@ -1095,14 +1110,14 @@ int msi_device_import(struct msi_device *dev,
 
 /**
  * Gives a vector a message: the guest's address and data. Once this returns the old one is not sent any more, and no
- * mixture of the two ever is. (In a transaction, what its eventfds send changes with the commit.) In MSI-X registers it is as
- * if the guest had written both at once. [control]
+ * mixture of the two ever is. (In a transaction, what its eventfds send changes with the commit.) In MSI-X registers
+ * it is as if the guest had written both at once. [control]
  *
  * \param address  the message, as the guest wrote it.
  * \param data     the same.
- * \return 0; -EINVAL (a device of MSIROUTE_KIND_MSI, or not a message: nothing is changed, so clear the vector if the old
- *         message must go); -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if its eventfds cannot be served (the message stands, their events are
- *         counted, and it is tried again).
+ * \return 0; -EINVAL (a device of MSIROUTE_KIND_MSI, or not a message: nothing is changed, so clear the vector if the
+ *         old message must go); -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if its eventfds cannot be served
+ *         (the message stands, their events are counted, and it is tried again).
  */
 int msi_vector_set(struct msi_device *dev,
                    uint32_t index,
@@ -1110,8 +1125,8 @@ int msi_vector_set(struct msi_device *dev,
                    uint32_t data);
 
 /**
- * Takes a vector's message away: what is raised is kept pending until it has one again. A pin leaves the kernel's table (in a
- * transaction with the commit). [control]
+ * Takes a vector's message away: what is raised is kept pending until it has one again. A pin leaves the kernel's
+ * table (in a transaction with the commit). [control]
  *
  * \return 0; -EINVAL (also of MSIROUTE_KIND_MSI); -ENODEV; -ESHUTDOWN; what the kernel says to unbinding an eventfd.
  */
@@ -1152,14 +1167,16 @@ int msi_vector_clear_pending(struct msi_device *dev,
                              uint32_t index);
 
 /**
- * From now on a signal of the eventfd raises the vector; what it has counted already counts as one. A vector may have any
- * number of eventfds (queues share it), an eventfd one vector. A blocking eventfd is fine; its flags are not touched. [control]
+ * From now on a signal of the eventfd raises the vector; what it has counted already counts as one. A vector may have
+ * any number of eventfds (queues share it), an eventfd one vector. A blocking eventfd is fine; its flags are not
+ * touched. [control]
  *
  * \param fd     an eventfd; duplicated, unless MSIROUTE_EVENTFD_BORROWED.
  * \param flags  MSIROUTE_EVENTFD_...
- * \return 0; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, unknown flags, MASKED_AT_SOURCE of a device without
- *         `changed`); -EBUSY (bound already, by whatever number); -ENOTSUP (no irqfds here); -EMFILE; -ENODEV; -ESHUTDOWN;
- *         -ENOSPC (no route is free, outside a transaction); what the kernel says, outside a transaction. On failure it is not bound.
+ * \return 0; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, unknown flags, MASKED_AT_SOURCE
+ *         of a device without `changed`); -EBUSY (bound already, by whatever number); -ENOTSUP (no irqfds here);
+ *         -EMFILE; -ENODEV; -ESHUTDOWN; -ENOSPC (no route is free, outside a transaction); what the kernel says,
+ *         outside a transaction. On failure it is not bound.
  */
 int msi_vector_bind_eventfd(struct msi_device *dev,
                             uint32_t index,

@@ -228,7 +228,8 @@ pub unsafe extern "C" fn msi_route_cache_set_addressing(
 /// \param entries  in the kernel's form; copied.
 /// \param n        how many.
 /// \return 0; -EINVAL (a GSI beyond the table, a kind the kernel does not know); -EBUSY (a GSI that an irqfd of the
-///         library's uses: first_gsi belongs above the VMM's own); -ENOSPC (more than the table holds). On failure nothing is changed.
+///         library's uses: first_gsi belongs above the VMM's own); -ENOSPC (more than the table holds). On failure
+///         nothing is changed.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_set_fixed(
     cache: *mut msi_route_cache,
@@ -270,14 +271,14 @@ pub unsafe extern "C" fn msi_route_cache_begin(cache: *mut msi_route_cache) -> c
     })
 }
 
-/// Makes this thread's staged changes live, explicit routes among them, then calls `changed` once a device. Without a begin it
-/// makes live the explicit routes that were staged without one. Also tries again to serve vectors that could not be
-/// served. [control]
+/// Makes this thread's staged changes live, explicit routes among them, then calls `changed` once a device. Without a
+/// begin it makes live the explicit routes that were staged without one. Also tries again to serve vectors that could
+/// not be served. [control]
 ///
 /// \return 0; -EINVAL; -ENOSPC (no route is free); what the kernel says (msi_route_cache_last_error() names the GSI that it
-///         refused). It is the first error met of this thread's changes, without a begin of any. Explicit routes and their irqfds are then as they
-///         were before begin, but for what was removed and unbound. Vectors keep what was written to them; those that are not
-///         served say so in msi_vector_info(), count their events, and are tried again.
+///         refused). An error is the first that this thread's changes met; without a begin, that any met. Explicit routes
+///         and their irqfds are then as they were before begin, but for what was removed and unbound. Vectors keep what was
+///         written to them; those that are not served say so in msi_vector_info(), count their events, and are tried again.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_commit(cache: *mut msi_route_cache) -> c_int {
     control(|| {
@@ -288,9 +289,10 @@ pub unsafe extern "C" fn msi_route_cache_commit(cache: *mut msi_route_cache) -> 
     })
 }
 
-/// Pauses the VM's interrupts, to save or restore it. Once this returns nothing of the library's reaches the guest: what is
-/// raised is kept pending, eventfds count, msi_deliver_message() says -EAGAIN, and `changed` is neither running (but for one
-/// that this is called from) nor called. Save and load devices meanwhile, and the guest's APICs: what was sent before is in them, what comes now is not. Nests. [control]
+/// Pauses the VM's interrupts, to save or restore it. Once this returns nothing of the library's reaches the guest:
+/// what is raised is kept pending, eventfds count, msi_deliver_message() says -EAGAIN, and `changed` is neither running
+/// (but for one that this is called from) nor called. Save and load devices meanwhile, and the guest's APICs: what was
+/// sent before is in them, what comes now is not. Nests. [control]
 ///
 /// \return 0; -EINVAL; what the kernel says to unbinding eventfds (it is paused all the same, but those still interrupt).
 #[no_mangle]

@@ -39,7 +39,8 @@ pub unsafe extern "C" fn msi_route_cache_add_route(
     })
 }
 
-/// Gives a GSI another entry, in place of all it had. Its irqfds stay bound, and send what it says from the commit on. [control]
+/// Gives a GSI another entry, in place of all it had. Its irqfds stay bound, and send what it says from the commit on.
+/// [control]
 ///
 /// \param gsi    one that was added.
 /// \param entry  in the kernel's form, all of it written; its `gsi` is not looked at.
@@ -58,8 +59,8 @@ pub unsafe extern "C" fn msi_route_cache_update_route(
     })
 }
 
-/// Lets a GSI go. Its irqfds are unbound when this returns; its route leaves the kernel's table with the commit, and the GSI is
-/// free then. [control]
+/// Lets a GSI go. Its irqfds are unbound when this returns; its route leaves the kernel's table with the commit, and
+/// the GSI is free then. [control]
 ///
 /// \param gsi  one that was added.
 /// \return 0; -ENOENT (it was not added); -EINVAL; -ESHUTDOWN; what the kernel says to an unbind (the GSI stays).
@@ -72,15 +73,17 @@ pub unsafe extern "C" fn msi_route_cache_remove_route(
     control(|| unsafe { arg(cache) }?.explicit.remove(gsi))
 }
 
-/// From now on a signal of the eventfd raises the GSI: one that was added, a fixed route's, or the kernel's own pin. Live when
-/// this returns, in a transaction with its commit. If the GSI's message is none, the eventfd counts until it is one. [control]
+/// From now on a signal of the eventfd raises the GSI: one that was added, a fixed route's, or the kernel's own pin.
+/// Live when this returns, in a transaction with its commit. If the GSI's message is none, the eventfd counts until it
+/// is one. [control]
 ///
 /// \param gsi         which.
 /// \param fd          an eventfd; duplicated.
-/// \param resamplefd  duplicated; -1, or the GSI is level-triggered: it stays raised until the guest ends the interrupt, and this is
-///                    signalled then.
-/// \return 0; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, a GSI beyond the table); -EBUSY (bound already); -EMFILE;
-///         -ENOTSUP (no irqfds here); -ESHUTDOWN; what the kernel says, outside a transaction. On failure it is not bound.
+/// \param resamplefd  duplicated; -1, or the GSI is level-triggered: it stays raised until the guest ends the
+///                    interrupt, and this is signalled then.
+/// \return 0; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, a GSI beyond the table); -EBUSY
+///         (bound already); -EMFILE; -ENOTSUP (no irqfds here); -ESHUTDOWN; what the kernel says, outside a
+///         transaction. On failure it is not bound.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_bind_irqfd(
     cache: *mut msi_route_cache,

@@ -27,10 +27,10 @@ pub unsafe extern "C" fn msi_device_table_read(
     control(|| unsafe { arg(dev) }?.device.table_read(offset, data?))
 }
 
-/// A guest's write to the MSI-X table, of any offset and length: ignored where PCI defines nothing. A message that a guest
-/// changes while its vector may send counts when address and data have both been written (with MSIROUTE_X2APIC_IDS the
-/// address's high half too): never a part of each. One that is no interrupt message stands in the table, and the vector keeps what
-/// is raised. Makes no system call while the vector is masked. [control]
+/// A guest's write to the MSI-X table, of any offset and length: ignored where PCI defines nothing. A message that a
+/// guest changes while its vector may send counts when address and data have both been written (with
+/// MSIROUTE_X2APIC_IDS the address's high half too): never a part of each. One that is no interrupt message stands in
+/// the table, and the vector keeps what is raised. Makes no system call while the vector is masked. [control]
 ///
 /// \param offset  from the table's start, in bytes.
 /// \param data    little-endian as in a KVM MMIO exit.
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn msi_device_config_write(
 
 /// The length of the MSI or MSI-X capability. [fast]
 ///
-/// \return in bytes; 0 where there is none, and for a bad handle.
+/// \return the length in bytes; 0 where there is none, and for a bad handle.
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_capability_size(dev: *const msi_device) -> usize {
     // SAFETY: C's handle.

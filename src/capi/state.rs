@@ -8,16 +8,16 @@ use crate::device::{Raw, RawMut};
 
 /// How many bytes msi_device_save() writes: the same for every device of this kind and as many vectors. [fast]
 ///
-/// \return in bytes; 0 for a bad handle.
+/// \return the length in bytes; 0 for a bad handle.
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_save_size(dev: *const msi_device) -> usize {
     // SAFETY: C's handle.
     super::size(|| Ok(unsafe { arg(dev) }?.device.save_size()))
 }
 
-/// Saves the device: messages, masks, enable bits, bus master, and what is pending, in a format that stays (docs/snapshot.md).
-/// What its eventfds have counted is saved as pending, and stays counted. Pause the cache first, and stop the vCPUs: else it
-/// is the state of a moment. [control]
+/// Saves the device: messages, masks, enable bits, bus master, and what is pending, in a format that stays
+/// (docs/snapshot.md). What its eventfds have counted is saved as pending, and stays counted. Pause the cache first,
+/// and stop the vCPUs: else it is the state of a moment. [control]
 ///
 /// \param data  filled.
 /// \param len   msi_device_save_size(), in bytes.
@@ -42,8 +42,9 @@ pub unsafe extern "C" fn msi_device_save(
 ///
 /// \param data  what msi_device_save() wrote; copied, and not trusted.
 /// \param len   in bytes.
-/// \return 0; -EINVAL (not a saved state of such a device: nothing is changed); -ENOTSUP (one of another version: the same);
-///         -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if vectors cannot be served (the state stands, and it is tried again).
+/// \return 0; -EINVAL (not a saved state of such a device: nothing is changed); -ENOTSUP (one of another version:
+///         nothing is changed); -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if vectors cannot be served (the
+///         state stands, and it is tried again).
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_load(
     dev: *mut msi_device,

@@ -249,8 +249,9 @@ impl<'a> Page<'a> {
 
     fn errors(&self) -> String {
         let mut out = String::new();
+        let failing = self.functions.iter().filter(|function| results::can_fail(function)).count();
         for Error { tag, text, of } in results::errors(&self.functions) {
-            let of = match of.len() == self.functions.len() {
+            let of = match of.len() == failing {
                 true => String::new(),
                 false => {
                     let names = of.iter().map(|name| format!("{name}()")).collect::<Vec<_>>();

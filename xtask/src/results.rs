@@ -3,7 +3,6 @@
 
 use crate::c::Item;
 use crate::page::label_of;
-use crate::roff::sentence;
 
 /// What errnos mean that mean the same everywhere.
 const ERRORS: [(&str, &str); 6] = [
@@ -21,6 +20,11 @@ const KERNEL_TOO: &str = "or what the kernel says ";
 /// Of control functions.
 const REENTRY: &str =
     "Called from inside a function of msi_route_cache_ops, or from inside `translate`.";
+
+/// Whether it says errors at all.
+pub fn can_fail(function: &Item) -> bool {
+    Results::of(function).is_some_and(|results| !results.errors.is_empty())
+}
 
 /// For a page's list.
 pub struct Error<'a> {
@@ -51,7 +55,8 @@ pub fn errors<'a>(functions: &[&'a Item]) -> Vec<Error<'a>> {
             }
         }
     }
-    list.sort_by_key(|error| error.tag.clone());
+    // What all have comes first.
+    list.sort_by_key(|error| (error.tag.clone(), std::cmp::Reverse(error.of.len())));
     list
 }
 
@@ -71,34 +76,32 @@ impl Results {
         };
         let mut results = Results { good: Vec::new(), errors: Vec::new(), notes };
         for item in top_level(list.trim_end_matches('.'), "; ") {
-            if !item.starts_with("-E") {
-                let is_error = !results.errors.is_empty() || item.starts_with("what ");
-                match is_error {
-                    true => results.errors.push((item.to_string(), String::new())),
-                    false => results.good.push(item.to_string()),
-                }
-                continue;
+            if item.starts_with("-E") {
+                results.take_errno(item, function);
+            } else if results.errors.is_empty() && !item.starts_with("what ") {
+                results.good.push(item.to_string());
+            } else {
+                results.errors.push((item.to_string(), String::new()));
             }
-            let (name, why) = item.split_at(item.find([' ', ':']).unwrap_or(item.len()));
-            let usual = ERRORS.iter().find(|(errno, _)| *errno == name).map(|(_, text)| *text);
-            let why = match why.trim().strip_prefix('(').and_then(|why| why.strip_suffix(')')) {
-                Some(why) => why,
-                None => why.trim(),
-            };
-            let usual =
-                if name == "-EINVAL" { Some(invalid(function)) } else { usual.map(String::from) };
-            let text = match (why.strip_prefix("also "), usual) {
-                (Some(also), Some(usual)) => format!("{} Or {also}", sentence(&usual)),
-                (_, Some(usual)) if why.is_empty() => usual,
-                (_, Some(usual)) if name == "-EINVAL" => {
-                    format!("{}. {}", sentence(why).trim_end_matches('.'), usual)
-                }
-                _ => why.to_string(),
-            };
-            assert!(!text.is_empty(), "{}: {name} without a reason", function.name());
-            results.errors.push((name.to_string(), text));
         }
         Some(results)
+    }
+
+    /// `-EINVAL`, `-EINVAL (why)`, `-EINVAL (also why)`, `-ENOSPC or what the kernel says if`.
+    fn take_errno(&mut self, item: &str, function: &Item) {
+        let (name, why) = item.split_at(item.find(' ').unwrap_or(item.len()));
+        let why = why.trim();
+        let inner = why.strip_prefix('(').and_then(|why| why.strip_suffix(')'));
+        let why = inner.unwrap_or(why).trim_start_matches("also ");
+        let usual = match ERRORS.iter().find(|(errno, _)| *errno == name) {
+            Some((_, text)) if why.is_empty() => Some(text.to_string()),
+            _ if name == "-EINVAL" => Some(invalid(function)),
+            _ => None,
+        };
+        let why = Some(why.to_string()).filter(|why| !why.is_empty());
+        assert!(usual.is_some() || why.is_some(), "{}: why {name}?", function.name());
+        let texts = usual.into_iter().chain(why);
+        self.errors.extend(texts.map(|text| (name.to_string(), text)));
     }
 }
 

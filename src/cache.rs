@@ -2,7 +2,6 @@
 //! A route cache: all that one VM's devices share. Its backend, its routes, how its guest addresses
 //! APICs, and which devices there are.
 
-use std::collections::HashMap;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, Ordering};
 use std::sync::{Arc, Weak};
@@ -14,6 +13,7 @@ use parking_lot::Mutex;
 use crate::backend::kvm::KvmBackend;
 use crate::backend::{self, Backend, Features, Host, Reception};
 use crate::error::{Error, Result};
+use crate::hash::{self, HashMap, HashSet};
 use crate::message::{Addressing, GuestMessage, Message, NO_REQUESTER};
 use crate::relay::Relay;
 use crate::remap::{Remap, Translate, NO_TAG};
@@ -123,7 +123,7 @@ struct Shared {
     /// By address, so that a device can take itself out.
     members: HashMap<usize, Weak<dyn Member>>,
     /// By the eventfd's identity, or its number where there is none: bound to some vector.
-    eventfds: std::collections::HashSet<EventfdKey>,
+    eventfds: HashSet<EventfdKey>,
 }
 
 /// What tells eventfds apart.
@@ -170,6 +170,7 @@ impl RouteCache {
             return Err(Error::invalid("first_gsi leaves no GSI below max_routes"));
         }
         barrier::choose(config.fences)?;
+        hash::prepare();
         Ok(Arc::new(RouteCache {
             routes: Routes::new(first_gsi, &features, direct),
             host,

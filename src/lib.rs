@@ -22,6 +22,7 @@
 //! | [`backend`] | where messages go: KVM, a table of C functions, a model of KVM |
 //! | `eventfd` | what can be told of an eventfd, and taken from it |
 //! | `helpers` | short-lived threads |
+//! | `hash` | hash tables with one secret a process |
 //! | `sync` | the asymmetric reader/writer lock that deliveries read under |
 //! | [`message`], [`error`], [`stats`] | plain values |
 
@@ -35,6 +36,7 @@ pub mod device;
 pub mod error;
 mod eventfd;
 pub mod explicit;
+mod hash;
 mod helpers;
 mod irqfd;
 pub mod message;

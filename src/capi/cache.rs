@@ -26,10 +26,11 @@ const DEFAULT_ROUTES: u32 = 4096;
 /// Makes a VM's cache. Before the VM has an interrupt controller is fine: nothing is written until something needs a route.
 /// Registers membarrier(2): call it before a seccomp filter that forbids the registration. [control]
 ///
-/// \param cache  receives the handle, NULL on failure; ends with msi_route_cache_free().
-/// \return 0; -EBADF (a descriptor is closed); -EINVAL (vm_fd is no VM, kvm_fd is not /dev/kvm, bad config); -E2BIG; what
-///         opening /dev/kvm says; -EMFILE; -ENOTSUP (messages can be sent neither directly nor by routes); -EBUSY (fences
-///         asked for too late).
+/// \param config  its size is set (MSIROUTE_CACHE_CONFIG_INIT); read during the call.
+/// \param cache   receives the handle, NULL on failure; ends with msi_route_cache_free().
+/// \return 0; -EBADF (a descriptor is closed); -EINVAL (vm_fd is no VM, kvm_fd is not /dev/kvm, bad config); -E2BIG; -EMFILE;
+///         -ENOTSUP (messages can be sent neither directly nor by routes); -EBUSY (fences asked for too late); what opening
+///         /dev/kvm says.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_new(
     config: *const msi_route_cache_config,
@@ -166,9 +167,10 @@ pub unsafe extern "C" fn msi_route_cache_free(cache: *mut msi_route_cache) {
     });
 }
 
-/// What works here: MSIROUTE_HAS_...; 0 for a bad handle.
+/// What works here. [fast]
 ///
-/// \param max_routes  receives the size of the kernel's table as this cache uses it; may be NULL.
+/// \param max_routes  receives the size of the kernel's table as this cache uses it, in entries; may be NULL.
+/// \return MSIROUTE_HAS_...; 0 for a bad handle.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_features(
     cache: *const msi_route_cache,
@@ -201,6 +203,7 @@ pub unsafe extern "C" fn msi_route_cache_features(
 /// Says how the guest addresses APICs: MSIROUTE_X2APIC_IDS, MSIROUTE_EXT_DEST_ID. May come late: live messages are encoded
 /// anew, and one that is none any more holds what is raised. [control]
 ///
+/// \param flags  MSIROUTE_X2APIC_IDS, MSIROUTE_EXT_DEST_ID.
 /// \return 0; -EINVAL (unknown flags, EXT_DEST_ID alone, or a message that is none any more); what the kernel says to the
 ///         new routes. The addressing stands but for bad flags.
 #[no_mangle]
@@ -222,8 +225,11 @@ pub unsafe extern "C" fn msi_route_cache_set_addressing(
 /// Replaces the VMM's own routes, the kernel's default pins included (n = 0: none). Written at once, and with every later
 /// write of the table; never evicted or renumbered. [control]
 ///
+/// \param entries  in the kernel's form; copied.
+/// \param n        how many.
 /// \return 0; -EINVAL (a GSI beyond the table, a kind the kernel does not know); -EBUSY (a GSI that an irqfd of the
-///         library's uses: first_gsi belongs above the VMM's own); -ENOSPC. On failure nothing is changed.
+///         library's uses: first_gsi belongs above the VMM's own); -ENOSPC (more than the table holds). On failure
+///         nothing is changed.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_set_fixed(
     cache: *mut msi_route_cache,
@@ -253,8 +259,8 @@ pub unsafe extern "C" fn msi_route_cache_set_fixed(
 }
 
 /// From now on this thread's changes are staged until its matching commit: eventfds are given to the kernel, or follow their
-/// vector's new message, there, all with one write of the table. Other threads' changes are live when their calls return, as ever. Masking, and whatever else
-/// stops interrupts, is never staged. Nests.
+/// vector's new message, there, all with one write of the table. Other threads' changes are live when their calls return, as
+/// ever. Masking, and whatever else stops interrupts, is never staged. Nests. [control]
 ///
 /// \return 0; -EINVAL.
 #[no_mangle]
@@ -265,14 +271,14 @@ pub unsafe extern "C" fn msi_route_cache_begin(cache: *mut msi_route_cache) -> c
     })
 }
 
-/// Makes this thread's staged changes live, explicit routes among them, then calls `changed` once a device. Without a begin it
-/// makes live the explicit routes that were staged without one. Also tries again to serve vectors that could not be
-/// served. [control]
+/// Makes this thread's staged changes live, explicit routes among them, then calls `changed` once a device. Without a
+/// begin it makes live the explicit routes that were staged without one. Also tries again to serve vectors that could
+/// not be served. [control]
 ///
-/// \return 0; the first error met of this thread's changes, without a begin of any: -ENOSPC (no route is free), what the kernel
-///         says (msi_route_cache_last_error() names the GSI that it refused). Explicit routes and their irqfds are then as they
-///         were before begin, but for what was removed and unbound. Vectors keep what was written to them; those that are not
-///         served say so in msi_vector_info(), count their events, and are tried again.
+/// \return 0; -EINVAL; -ENOSPC (no route is free); what the kernel says (msi_route_cache_last_error() names the GSI that it
+///         refused). An error is the first that this thread's changes met; without a begin, that any met. Explicit routes
+///         and their irqfds are then as they were before begin, but for what was removed and unbound. Vectors keep what was
+///         written to them; those that are not served say so in msi_vector_info(), count their events, and are tried again.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_commit(cache: *mut msi_route_cache) -> c_int {
     control(|| {
@@ -283,10 +289,10 @@ pub unsafe extern "C" fn msi_route_cache_commit(cache: *mut msi_route_cache) -> 
     })
 }
 
-/// Pauses the VM's interrupts, to save or restore it. Once this returns nothing of the library's reaches the guest: what is
-/// raised is kept pending, eventfds count, msi_deliver_message() says -EAGAIN, and `changed` is neither running (but for one
-/// that this is called from) nor called. Save
-/// and load devices meanwhile, and the guest's APICs: what was sent before is in them, what comes now is not. Nests. [control]
+/// Pauses the VM's interrupts, to save or restore it. Once this returns nothing of the library's reaches the guest:
+/// what is raised is kept pending, eventfds count, msi_deliver_message() says -EAGAIN, and `changed` is neither running
+/// (but for one that this is called from) nor called. Save and load devices meanwhile, and the guest's APICs: what was
+/// sent before is in them, what comes now is not. Nests. [control]
 ///
 /// \return 0; -EINVAL; what the kernel says to unbinding eventfds (it is paused all the same, but those still interrupt).
 #[no_mangle]
@@ -298,17 +304,17 @@ pub unsafe extern "C" fn msi_route_cache_pause(cache: *mut msi_route_cache) -> c
 /// Undoes one pause. With the last, each pending vector is sent once and eventfds are given to the kernel, with one write of
 /// its table; then `changed` tells of what changed meanwhile. Restore the APICs before. [control]
 ///
-/// \return 0; -EINVAL (also if it is not paused); the first error met serving vectors (the cache goes on all the same, and it is
-///         tried again).
+/// \return 0; -EINVAL (also if it is not paused); what serving the vectors says (the first error; the cache goes on all the
+///         same, and it is tried again).
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_resume(cache: *mut msi_route_cache) -> c_int {
     // SAFETY: C's handle.
     control(|| unsafe { arg(cache) }?.cache.resume())
 }
 
-/// Fills in the numbers of this moment.
+/// Fills in the numbers of this moment. [control]
 ///
-/// \param stats  its size is set (MSIROUTE_STATS_INIT).
+/// \param stats  filled in; its size is set (MSIROUTE_STATS_INIT).
 /// \return 0; -EINVAL.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_stats(
@@ -339,14 +345,17 @@ pub unsafe extern "C" fn msi_route_cache_stats(
     })
 }
 
-/// What this thread's last failed call says, in words; "" if none failed. Valid until its next failure. The wording may
-/// change.
+/// What this thread's last failed call says, in words. The wording may change. [fast]
+///
+/// \return the text, valid until this thread's next failure; "" if none failed.
 #[no_mangle]
 pub extern "C" fn msi_route_cache_last_error() -> *const c_char {
     last_error()
 }
 
-/// The library's version: "major.minor.patch".
+/// The library's version. [fast]
+///
+/// \return "major.minor.patch"; static.
 #[no_mangle]
 pub extern "C" fn msi_route_cache_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()

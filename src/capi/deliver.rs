@@ -12,9 +12,9 @@ use crate::Delivery;
 
 /// Raises a vector. [fast]
 ///
-/// \return MSIROUTE_SENT, MSIROUTE_PENDING, MSIROUTE_REFUSED, MSIROUTE_DISABLED or MSIROUTE_BLOCKED; -EINVAL (bad handle, no such vector, or
-///         the VM has no interrupt controller yet); -ENODEV (closed); -ESHUTDOWN (the cache is gone); -EDEADLK (from inside a
-///         callback, and the message has no route yet); what the kernel says. After an error nothing was sent or kept.
+/// \return MSIROUTE_SENT, MSIROUTE_PENDING, MSIROUTE_REFUSED, MSIROUTE_DISABLED or MSIROUTE_BLOCKED; -EINVAL (also if
+///         the VM has no interrupt controller yet); -ENODEV; -ESHUTDOWN; -EDEADLK (from inside a callback, and the
+///         message has no route yet); what the kernel says. After an error nothing was sent or kept.
 #[no_mangle]
 pub unsafe extern "C" fn msi_deliver(dev: *mut msi_device, index: u32) -> c_int {
     let slot = sync::fast_slot();
@@ -56,10 +56,13 @@ fn number_of(delivery: Delivery) -> c_int {
 /// Sends a message that belongs to no vector. [fast], but with a vIOMMU it calls `translate`, and takes a lock for that.
 ///
 /// \param requester           who sends it, or MSIROUTE_NO_REQUESTER.
+/// \param address             as the guest wrote it, or translated: see the last.
+/// \param data                the same.
 /// \param already_translated  0: it is as the guest wrote it, and goes through the vIOMMU if there is one (see
 ///         msi_route_cache_set_remap()); 1: it does not. (The vIOMMU's own, or what it has translated.)
-/// \return MSIROUTE_SENT; MSIROUTE_REFUSED; MSIROUTE_BLOCKED (the vIOMMU refuses it; it is gone); -EINVAL (bad handle, not a message, or the VM has no interrupt controller yet);
-///         -EAGAIN (the cache is paused: there is nowhere to keep it); -EDEADLK as msi_deliver(); what the kernel says.
+/// \return MSIROUTE_SENT, MSIROUTE_REFUSED or MSIROUTE_BLOCKED (the vIOMMU refuses it; it is gone); -EINVAL (not a
+///         message, or the VM has no interrupt controller yet); -EAGAIN (the cache is paused: there is nowhere to keep
+///         it); -EDEADLK (from inside a callback, and the message has no route yet); what the kernel says.
 #[no_mangle]
 pub unsafe extern "C" fn msi_deliver_message(
     cache: *mut msi_route_cache,

@@ -12,9 +12,11 @@ use crate::{Device, DeviceConfig, Kind};
 
 /// Makes a device. [control]
 ///
-/// \param dev  receives the handle, NULL on failure; ends with msi_device_free().
-/// \return 0; -EINVAL (bad config: no such kind or number of vectors, a capability that cannot lie there); -E2BIG; of
-///         MSIROUTE_KIND_PINS -EBUSY (a GSI is the VMM's own or another's, or first_gsi is not above it) and -ENOTSUP (no table).
+/// \param config  its size is set (MSIROUTE_DEVICE_CONFIG_INIT); read during the call.
+/// \param dev     receives the handle, NULL on failure; ends with msi_device_free().
+/// \return 0; -EINVAL (bad config: no such kind or number of vectors, a capability that cannot lie there); -E2BIG; -EBUSY
+///         (MSIROUTE_KIND_PINS: a GSI is the VMM's own or another's, or first_gsi is not above it); -ENOTSUP
+///         (MSIROUTE_KIND_PINS: there is no table).
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_new(
     cache: *mut msi_route_cache,
@@ -124,9 +126,10 @@ fn on_change(changed: ChangedFunction, opaque: *mut c_void, handle: *mut msi_dev
     })
 }
 
-/// One more owner of the handle (an I/O thread, a timer): it stays valid until each has called msi_device_free().
+/// One more owner of the handle (an I/O thread, a timer): it stays valid until each has called
+/// msi_device_free(). [fast]
 ///
-/// \return dev; NULL for a bad handle.
+/// \return `dev`; NULL for a bad handle.
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_ref(dev: *mut msi_device) -> *mut msi_device {
     // SAFETY: C's handle.
@@ -190,6 +193,7 @@ pub unsafe extern "C" fn msi_device_reset(dev: *mut msi_device) -> c_int {
 
 /// The function has another requester ID: a guest renumbered its bus. [control]
 ///
+/// \param requester  the new one: bus/device/function, or MSIROUTE_NO_REQUESTER.
 /// \return 0; -EINVAL; -ENODEV; -ESHUTDOWN; what serving the vectors says (the requester stands).
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_set_requester(dev: *mut msi_device, requester: u32) -> c_int {
@@ -200,6 +204,7 @@ pub unsafe extern "C" fn msi_device_set_requester(dev: *mut msi_device, requeste
 /// Whether the function may master the bus (Command register, bit 2); a new device may. While it may not, it sends nothing
 /// and keeps everything pending. [control]
 ///
+/// \param on  0: it may not; else it may.
 /// \return 0; -EINVAL; -ENODEV; -ESHUTDOWN; what serving the vectors says (the bit stands).
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_set_bus_master(dev: *mut msi_device, on: c_int) -> c_int {
@@ -208,10 +213,11 @@ pub unsafe extern "C" fn msi_device_set_bus_master(dev: *mut msi_device, on: c_i
 }
 
 /// Message Control as the guest wrote it, for a VMM that keeps the register: MSIROUTE_ENABLED, and of MSI-X
-/// MSIROUTE_FUNCTION_MASKED.
-/// Whatever number of vectors becomes live, the kernel's table is written at most once. [control]
+/// MSIROUTE_FUNCTION_MASKED. Whatever number of vectors becomes live, the kernel's table is written at most once. [control]
 ///
-/// \return 0; -EINVAL (a bit that the device's kind does not have); -ENODEV; -ESHUTDOWN; what serving the vectors says (the bits stand).
+/// \param flags  the bits that are set.
+/// \return 0; -EINVAL (a bit that the device's kind does not have); -ENODEV; -ESHUTDOWN; what serving the vectors says (the
+///         bits stand).
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_set_control(dev: *mut msi_device, flags: u32) -> c_int {
     control(|| {
@@ -222,7 +228,9 @@ pub unsafe extern "C" fn msi_device_set_control(dev: *mut msi_device, flags: u32
     })
 }
 
-/// MSIROUTE_ENABLED, MSIROUTE_FUNCTION_MASKED, MSIROUTE_BUS_MASTER; 0 for a bad handle. [fast]
+/// What lets the device send: its enable bit, its function mask, whether it may master the bus. [fast]
+///
+/// \return MSIROUTE_ENABLED, MSIROUTE_FUNCTION_MASKED, MSIROUTE_BUS_MASTER; 0 for a bad handle.
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_state(dev: *const msi_device) -> u32 {
     // SAFETY: C's handle.

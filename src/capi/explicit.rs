@@ -18,7 +18,7 @@ use super::{arg, check_flags, control, msi_route_cache, put};
 /// \param flags  MSIROUTE_ROUTE_...
 /// \param gsi    the GSI, or MSIROUTE_ANY_GSI for the lowest that is free: then it receives it.
 /// \return 0; -EINVAL (a GSI beyond the table, unknown flags); -EBUSY (a GSI in use; the kernel's own pins are until
-///         msi_route_cache_set_fixed()); -ENOSPC (no GSI is free); -ENOTSUP (no table); -ESHUTDOWN.
+///         msi_route_cache_set_fixed()); -ENOSPC (no GSI is free); -ENOTSUP (there is no table); -ESHUTDOWN.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_add_route(
     cache: *mut msi_route_cache,
@@ -39,8 +39,11 @@ pub unsafe extern "C" fn msi_route_cache_add_route(
     })
 }
 
-/// Gives a GSI another entry, in place of all it had. Its irqfds stay bound, and send what it says from the commit on. [control]
+/// Gives a GSI another entry, in place of all it had. Its irqfds stay bound, and send what it says from the commit on.
+/// [control]
 ///
+/// \param gsi    one that was added.
+/// \param entry  in the kernel's form, all of it written; its `gsi` is not looked at.
 /// \return 0; -ENOENT (it was not added); -EINVAL; -ESHUTDOWN.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_update_route(
@@ -56,9 +59,10 @@ pub unsafe extern "C" fn msi_route_cache_update_route(
     })
 }
 
-/// Lets a GSI go. Its irqfds are unbound when this returns; its route leaves the kernel's table with the commit, and the GSI is
-/// free then. [control]
+/// Lets a GSI go. Its irqfds are unbound when this returns; its route leaves the kernel's table with the commit, and
+/// the GSI is free then. [control]
 ///
+/// \param gsi  one that was added.
 /// \return 0; -ENOENT (it was not added); -EINVAL; -ESHUTDOWN; what the kernel says to an unbind (the GSI stays).
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_remove_route(
@@ -69,14 +73,17 @@ pub unsafe extern "C" fn msi_route_cache_remove_route(
     control(|| unsafe { arg(cache) }?.explicit.remove(gsi))
 }
 
-/// From now on a signal of the eventfd raises the GSI: one that was added, a fixed route's, or the kernel's own pin. Live when
-/// this returns, in a transaction with its commit. If the GSI's message is none, the eventfd counts until it is one. [control]
+/// From now on a signal of the eventfd raises the GSI: one that was added, a fixed route's, or the kernel's own pin.
+/// Live when this returns, in a transaction with its commit. If the GSI's message is none, the eventfd counts until it
+/// is one. [control]
 ///
-/// \param fd          duplicated.
-/// \param resamplefd  duplicated; -1, or the GSI is level-triggered: it stays raised until the guest ends the interrupt, and this is
-///                    signalled then.
-/// \return 0; -EBADF; -EINVAL (not an eventfd, a semaphore, a GSI beyond the table); -EBUSY (bound already); -EMFILE; -ENOTSUP;
-///         -ESHUTDOWN; outside a transaction what the kernel says. On failure it is not bound.
+/// \param gsi         which.
+/// \param fd          an eventfd; duplicated.
+/// \param resamplefd  duplicated; -1, or the GSI is level-triggered: it stays raised until the guest ends the
+///                    interrupt, and this is signalled then.
+/// \return 0; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, a GSI beyond the table); -EBUSY
+///         (bound already); -EMFILE; -ENOTSUP (no irqfds here); -ESHUTDOWN; what the kernel says, outside a
+///         transaction. On failure it is not bound.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_bind_irqfd(
     cache: *mut msi_route_cache,
@@ -98,7 +105,8 @@ pub unsafe extern "C" fn msi_route_cache_bind_irqfd(
 
 /// Lets an eventfd go. No interrupt comes by it once this returns. [control]
 ///
-/// \param fd  the number it was bound with, open or not.
+/// \param gsi  the one it was bound to.
+/// \param fd   the number it was bound with, open or not.
 /// \return 0; -ENOENT (it is not bound to this GSI); -EINVAL; -ESHUTDOWN; what the kernel says (it is still bound).
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_unbind_irqfd(

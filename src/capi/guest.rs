@@ -12,6 +12,7 @@ use crate::error::Result;
 ///
 /// \param offset  from the table's start, in bytes.
 /// \param data    filled, little-endian as in a KVM MMIO exit; with ones after an error, too.
+/// \param len     in bytes.
 /// \return 0; -EINVAL (not MSIROUTE_KIND_MSIX); -ENODEV; -ESHUTDOWN.
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_table_read(
@@ -26,12 +27,14 @@ pub unsafe extern "C" fn msi_device_table_read(
     control(|| unsafe { arg(dev) }?.device.table_read(offset, data?))
 }
 
-/// A guest's write to the MSI-X table, of any offset and length: ignored where PCI defines nothing. A message that a guest
-/// changes while its vector may send counts when address and data have both been written (with MSIROUTE_X2APIC_IDS the
-/// address's high half too): never a part of each. One that is
-/// no interrupt message stands in the table, and the vector keeps what is raised. Makes no system call while the vector
-/// is masked. [control]
+/// A guest's write to the MSI-X table, of any offset and length: ignored where PCI defines nothing. A message that a
+/// guest changes while its vector may send counts when address and data have both been written (with
+/// MSIROUTE_X2APIC_IDS the address's high half too): never a part of each. One that is no interrupt message stands in
+/// the table, and the vector keeps what is raised. Makes no system call while the vector is masked. [control]
 ///
+/// \param offset  from the table's start, in bytes.
+/// \param data    little-endian as in a KVM MMIO exit.
+/// \param len     in bytes.
 /// \return 0; -EINVAL (not MSIROUTE_KIND_MSIX); -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if the vector cannot be
 ///         served (what was written stands, its eventfds' events are counted, and it is tried again).
 #[no_mangle]
@@ -52,7 +55,10 @@ pub unsafe extern "C" fn msi_device_table_write(
 /// A guest's read of the MSI-X pending bit array: one bit a vector, in 64-bit words; else as msi_device_table_read(). Makes
 /// system calls for vectors alone that have an eventfd and are masked. [control]
 ///
-/// \return as msi_device_table_read().
+/// \param offset  from the array's start, in bytes.
+/// \param data    filled, as by msi_device_table_read().
+/// \param len     in bytes.
+/// \return 0; -EINVAL (not MSIROUTE_KIND_MSIX); -ENODEV; -ESHUTDOWN.
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_pba_read(
     dev: *mut msi_device,
@@ -68,11 +74,14 @@ pub unsafe extern "C" fn msi_device_pba_read(
 
 /// A guest's write to the MSI-X pending bit array, which changes nothing: it is read-only. [control]
 ///
+/// \param offset  from the array's start, in bytes.
+/// \param data    not looked at.
+/// \param len     in bytes.
 /// \return 0; -EINVAL (not MSIROUTE_KIND_MSIX); -ENODEV; -ESHUTDOWN.
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_pba_write(
     dev: *mut msi_device,
-    _offset: u64,
+    offset: u64,
     data: *const c_void,
     len: usize,
 ) -> c_int {
@@ -81,6 +90,8 @@ pub unsafe extern "C" fn msi_device_pba_write(
         let handle = unsafe { arg(dev) }?;
         // SAFETY: C's to give.
         unsafe { bytes(data, len) }?;
+        // It is read-only everywhere.
+        let _ = offset;
         handle.device.pba_write()
     })
 }
@@ -89,6 +100,8 @@ pub unsafe extern "C" fn msi_device_pba_write(
 /// cap_offset and msi_device_capability_size() it gives the whole capability. [control]
 ///
 /// \param offset  from the start of config space, in bytes.
+/// \param data    filled where the capability lies, little-endian.
+/// \param len     in bytes.
 /// \return 1 if some bytes lay in the capability, else 0; -EINVAL; -ENODEV; -ESHUTDOWN.
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_config_read(
@@ -108,6 +121,9 @@ pub unsafe extern "C" fn msi_device_config_read(
 /// A guest's write to config space: takes the bytes that lie in the capability, in any width, and of them what is writable.
 /// However many vectors it opens, the kernel's table is written at most once. [control]
 ///
+/// \param offset  from the start of config space, in bytes.
+/// \param data    little-endian.
+/// \param len     in bytes.
 /// \return 1 if some bytes lay in the capability, else 0; -EINVAL; -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if
 ///         vectors cannot be served (what was written stands, and it is tried again).
 #[no_mangle]
@@ -125,7 +141,9 @@ pub unsafe extern "C" fn msi_device_config_write(
     })
 }
 
-/// The length of the MSI or MSI-X capability in bytes; 0 where there is none, and for a bad handle. [fast]
+/// The length of the MSI or MSI-X capability. [fast]
+///
+/// \return the length in bytes; 0 where there is none, and for a bad handle.
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_capability_size(dev: *const msi_device) -> usize {
     // SAFETY: C's handle.

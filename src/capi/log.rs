@@ -46,8 +46,11 @@ impl Log for Forward {
     fn flush(&self) {}
 }
 
-/// Sets where messages go that no caller can be told, for the whole process; NULL: nowhere, as at the start. The function
-/// may be called on any thread, possibly once more after it was replaced; it must not call the library. `message` lasts for the call.
+/// Sets where messages go that no caller can be told, for the whole process; NULL: nowhere, as at the start. The
+/// function may be called on any thread, possibly once more after it was replaced; it must not call the library.
+/// `message` lasts for the call. [control]
+///
+/// \param log  gets MSIROUTE_LOG_... as `level`, and one line of text without its end.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_set_log(
     log: Option<unsafe extern "C" fn(opaque: *mut c_void, level: u32, message: *const c_char)>,

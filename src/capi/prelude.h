@@ -10,10 +10,10 @@
  * before the call returns.
  *
  * Threads: every function may be called from any thread at any time, but that a _free needs the last call on that handle to
- * be over. [fast]: no lock, no allocation, at most one system call (and a write of the kernel's table where the host lacks
- * KVM_SIGNAL_MSI); calls back only into `signal`, `raise_gsi` and `gsi_of`. [control]: may wait for deliveries under way and
- * for a write of the table (milliseconds), may call `translate`, and calls `changed` last. Not from inside the functions of
- * msi_route_cache_ops, nor from inside `translate`: -EDEADLK. */
+ * be over. [fast]: no lock, no allocation (but at a thread's first call), at most one system call (and a write of the
+ * kernel's table where the host lacks KVM_SIGNAL_MSI); calls back only into `signal`, `raise_gsi` and `gsi_of`. [control]:
+ * may wait for deliveries under way and for a write of the table (milliseconds), may call `translate`, and calls `changed`
+ * last. Not from inside the functions of msi_route_cache_ops, nor from inside `translate`: -EDEADLK. */
 /* includes */
 #define MSIROUTE_VERSION_MAJOR 0
 #define MSIROUTE_VERSION_MINOR 1

@@ -6,19 +6,21 @@ use std::ffi::{c_int, c_void};
 use super::{arg, bytes, bytes_mut, control, msi_device};
 use crate::device::{Raw, RawMut};
 
-/// How many bytes msi_device_save() writes: the same for every device of this kind and as many vectors. 0 for a bad handle.
-/// [fast]
+/// How many bytes msi_device_save() writes: the same for every device of this kind and as many vectors. [fast]
+///
+/// \return the length in bytes; 0 for a bad handle.
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_save_size(dev: *const msi_device) -> usize {
     // SAFETY: C's handle.
     super::size(|| Ok(unsafe { arg(dev) }?.device.save_size()))
 }
 
-/// Saves the device: messages, masks, enable bits, bus master, and what is pending, in a format that stays (docs/snapshot.md).
-/// What its eventfds have counted is saved as pending, and stays counted. Pause the cache first, and stop the vCPUs: else it
-/// is the state of a moment. [control]
+/// Saves the device: messages, masks, enable bits, bus master, and what is pending, in a format that stays
+/// (docs/snapshot.md). What its eventfds have counted is saved as pending, and stays counted. Pause the cache first,
+/// and stop the vCPUs: else it is the state of a moment. [control]
 ///
-/// \param len  msi_device_save_size().
+/// \param data  filled.
+/// \param len   msi_device_save_size(), in bytes.
 /// \return 0; -EINVAL; -ENODEV; -ESHUTDOWN.
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_save(
@@ -38,8 +40,11 @@ pub unsafe extern "C" fn msi_device_save(
 /// bound, and what they have counted stays counted. The requester is not part of it. In a cache that is not paused, what is
 /// pending may be sent before this returns. [control]
 ///
-/// \return 0; -EINVAL (not a saved state of such a device) or -ENOTSUP (of another version): nothing is changed; -ENODEV;
-///         -ESHUTDOWN; -ENOSPC or what the kernel says if vectors cannot be served (the state stands, and it is tried again).
+/// \param data  what msi_device_save() wrote; copied, and not trusted.
+/// \param len   in bytes.
+/// \return 0; -EINVAL (not a saved state of such a device: nothing is changed); -ENOTSUP (one of another version:
+///         nothing is changed); -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if vectors cannot be served (the
+///         state stands, and it is tried again).
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_load(
     dev: *mut msi_device,
@@ -56,9 +61,12 @@ pub unsafe extern "C" fn msi_device_load(
 
 /// The registers as the guest reads them, for a VMM with a format of its own. [control]
 ///
-/// \param cap    the capability, msi_device_capability_size() long; NULL and 0: left out, as of the others.
-/// \param table  the MSI-X table, 16 bytes a vector.
-/// \param pba    the MSI-X pending bit array, in whole bytes or whole 64-bit words.
+/// \param cap        the capability, filled; NULL and a length of 0: left out, as of the others.
+/// \param cap_len    msi_device_capability_size(), in bytes.
+/// \param table      the MSI-X table, filled.
+/// \param table_len  in bytes: 16 a vector.
+/// \param pba        the MSI-X pending bit array, filled.
+/// \param pba_len    in bytes: whole bytes, or whole 64-bit words.
 /// \return 0; -EINVAL (a length that does not fit); -ENODEV; -ESHUTDOWN.
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_export(
@@ -86,8 +94,14 @@ pub unsafe extern "C" fn msi_device_export(
 /// Registers that were exported, or saved by another implementation, applied at once; what is left out stays. Pending bits
 /// of an MSI capability come with it. [control]
 ///
-/// \return 0; -EINVAL (a length that does not fit, another capability, a vector pending that does not exist): nothing is
-///         changed; -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if vectors cannot be served.
+/// \param cap        as of msi_device_export(), and so the others; not trusted.
+/// \param cap_len    in bytes.
+/// \param table      the MSI-X table.
+/// \param table_len  in bytes.
+/// \param pba        the MSI-X pending bit array.
+/// \param pba_len    in bytes.
+/// \return 0; -EINVAL (a length that does not fit, another capability, a vector pending that does not exist: nothing is
+///         changed); -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if vectors cannot be served (the registers stand).
 #[no_mangle]
 pub unsafe extern "C" fn msi_device_import(
     dev: *mut msi_device,

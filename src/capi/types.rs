@@ -25,15 +25,17 @@ pub const MSIROUTE_CACHE_FENCES: u32 = 1 << 2;
 
 /// Start as after msi_route_cache_pause() (an incoming migration): msi_route_cache_resume() ends it.
 pub const MSIROUTE_CACHE_PAUSED: u32 = 1 << 3;
-/// The library may start threads, up to seven and for some milliseconds, to unbind many eventfds at once (function mask,
-/// disable, reset, unplug, pause): one after the other each takes up to 0.1 ms of waiting in the kernel. They handle no signals.
+/// The library may start threads, up to seven and for some milliseconds, to unbind many eventfds at once (function
+/// mask, disable, reset, unplug, pause): one after the other each takes up to 0.1 ms of waiting in the kernel. They
+/// handle no signals.
 pub const MSIROUTE_CACHE_HELPER_THREADS: u32 = 1 << 4;
 
 /// How messages leave, for a VMM whose interrupt controller or system calls are its own. NULL: "has none".
 ///
-/// Called from any thread until msi_route_cache_free has returned. A negative errno is an error. `signal` and `raise_gsi`
-/// run inside msi_deliver, with no lock of the library held: they may call msi_deliver (a message that needs a route must have
-/// it already, else -EDEADLK), they must not wait for a thread that masks, and control functions say -EDEADLK to them, as they do to the others, which run with locks held.
+/// Called from any thread until msi_route_cache_free() has returned. A negative errno is an error. `signal` and
+/// `raise_gsi` run inside msi_deliver(), with no lock of the library held: they may call msi_deliver() (a message that
+/// needs a route must have it already, else -EDEADLK), they must not wait for a thread that masks, and control
+/// functions say -EDEADLK to them, as they do to the others, which run with locks held.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct msi_route_cache_ops {
@@ -64,8 +66,8 @@ pub struct msi_route_cache_ops {
     /// Injects what a GSI is routed to (KVM_IRQ_LINE_STATUS), where there is no `signal`. Above 0: accepted; 0: not.
     pub raise_gsi: Option<unsafe extern "C" fn(opaque: *mut c_void, gsi: u32) -> c_int>,
     /// The GSI that a message is, always the same, for an interrupt controller without a table (GICv2m); then there is no
-    /// `set_routes`, and
-    /// which messages are any is its to say: a negative errno is none. Called with locks held, and inside msi_deliver where there is no `signal`.
+    /// `set_routes`, and which messages are any is its to say: a negative errno is none. Called with locks held, and inside
+    /// msi_deliver() where there is no `signal`.
     pub gsi_of: Option<unsafe extern "C" fn(opaque: *mut c_void, address: u64, data: u32) -> c_int>,
 }
 
@@ -155,8 +157,9 @@ pub const MSIROUTE_KIND_MSIX: u32 = 1;
 
 /// An MSI capability: starts disabled. Its vectors have one message, which differs in the low bits of the data.
 pub const MSIROUTE_KIND_MSI: u32 = 2;
-/// As MSIROUTE_KIND_PLAIN, but vector i owns the GSI first_pin + i, and is in the kernel's table while it has a message: an
-/// IOAPIC in user space (split irqchip), of which the kernel reads there which pins are level-triggered, to tell of their EOIs.
+/// As MSIROUTE_KIND_PLAIN, but vector i owns the GSI first_pin + i, and is in the kernel's table while it has a
+/// message: an IOAPIC in user space (split irqchip), of which the kernel reads there which pins are level-triggered, to
+/// tell of their EOIs.
 pub const MSIROUTE_KIND_PINS: u32 = 3;
 
 /// The MSI capability has a 64-bit address.
@@ -166,14 +169,14 @@ pub const MSIROUTE_DEVICE_MSI_MASK: u32 = 1 << 1;
 /// A message whose data is 0 is none (device assignment's old way to switch a vector off).
 pub const MSIROUTE_DEVICE_DATA0_OFF: u32 = 1 << 2;
 
-/// Its messages do not go through the vIOMMU (see msi_route_cache_set_remap()): they are the vIOMMU's own, or what the VMM has
-/// translated itself.
+/// Its messages do not go through the vIOMMU (see msi_route_cache_set_remap()): they are the vIOMMU's own, or what the
+/// VMM has translated itself.
 pub const MSIROUTE_DEVICE_NO_REMAP: u32 = 1 << 3;
 
 /// The capability was enabled or disabled: msi_device_state() says which.
 pub const MSIROUTE_CHANGED_ENABLE: u32 = 1 << 0;
-/// Of vectors `first` to `first + n - 1`, some have become live or BLOCKED, or are so no more, or are live with another message:
-/// msi_vector_info() says what is true now.
+/// Of vectors `first` to `first + n - 1`, some have become live or BLOCKED, or are so no more, or are live with another
+/// message: msi_vector_info() says what is true now.
 pub const MSIROUTE_CHANGED_VECTORS: u32 = 1 << 1;
 
 /// What a device is.
@@ -207,11 +210,12 @@ pub struct msi_device_config {
     pub pba_offset: u32,
     /// For logs; copied. May be NULL.
     pub name: *const c_char,
-    /// What a control call changed, once a call (or commit, or resume) however much it was, after the change is live: on the
-    /// calling thread, with no lock of the library's held. It may call anything but msi_device_free() of this device. Calls on
-    /// several threads may overtake each other, so what msi_device_state() and msi_vector_info() say is what counts, and a
-    /// later change makes another call. Binding and unbinding eventfds is no change. It must not wait for a lock that is held
-    /// around calls of msi_device_free() or msi_route_cache_pause(), which wait for it. May be NULL.
+    /// What a control call changed, once a call (or commit, or resume) however much it was, after the change is live:
+    /// on the calling thread, with no lock of the library's held. It may call anything but msi_device_free() of this
+    /// device. Calls on several threads may overtake each other, so what msi_device_state() and msi_vector_info() say
+    /// is what counts, and a later change makes another call. Binding and unbinding eventfds is no change. It must not
+    /// wait for a lock that is held around calls of msi_device_free() or msi_route_cache_pause(), which wait for it.
+    /// May be NULL.
     pub changed: Option<
         unsafe extern "C" fn(
             opaque: *mut c_void,
@@ -240,9 +244,9 @@ pub const MSIROUTE_EVENTFD_BORROWED: u32 = 1 << 1;
 /// The relay alone serves it, if it is on; it takes no route.
 pub const MSIROUTE_EVENTFD_RELAY_ONLY: u32 = 1 << 3;
 
-/// The VMM, told by `changed` that the vector is not live, keeps the source from signalling (vhost, VFIO): masking the vector
-/// or the function does not unbind the eventfd then, which is dear. What the source holds back meanwhile is the VMM's to show in
-/// the pending bit, by msi_deliver().
+/// The VMM, told by `changed` that the vector is not live, keeps the source from signalling (vhost, VFIO): masking the
+/// vector or the function does not unbind the eventfd then, which is dear. What the source holds back meanwhile is the
+/// VMM's to show in the pending bit, by msi_deliver().
 pub const MSIROUTE_EVENTFD_MASKED_AT_SOURCE: u32 = 1 << 2;
 
 /// It has a message.
@@ -257,8 +261,8 @@ pub const MSIROUTE_VECTOR_IN_KERNEL: u32 = 1 << 3;
 pub const MSIROUTE_VECTOR_UNSERVED: u32 = 1 << 4;
 /// It has eventfds, and the relay serves them now, or some of them.
 pub const MSIROUTE_VECTOR_RELAYED: u32 = 1 << 6;
-/// The vIOMMU refuses its message: it holds what is raised until a later translation allows it. A vector that could not send anyway
-/// (masked, disabled) is not asked about.
+/// The vIOMMU refuses its message: it holds what is raised until a later translation allows it. A vector that could not
+/// send anyway (masked, disabled) is not asked about.
 pub const MSIROUTE_VECTOR_BLOCKED: u32 = 1 << 5;
 
 /// What is true of a vector now.
@@ -294,13 +298,13 @@ unsafe impl Sized32 for msi_vector_info {}
 
 /// The guest's interrupt controller took it; that the interrupt was already requested counts as taken.
 pub const MSIROUTE_SENT: c_int = 0;
-/// The vector could not send (masked, bus master off, paused, no message, or being changed at this moment): kept, and sent once when
-/// it can; another thread may just have done that.
+/// The vector could not send (masked, bus master off, paused, no message, or being changed at this moment): kept, and
+/// sent once when it can; another thread may just have done that.
 pub const MSIROUTE_PENDING: c_int = 1;
 /// The message's destination does not exist or is switched off: it is gone, as on hardware.
 pub const MSIROUTE_REFUSED: c_int = 2;
 /// The capability is disabled: nothing was sent or kept; raise INTx if there is one.
 pub const MSIROUTE_DISABLED: c_int = 3;
-/// The vIOMMU refuses the message, and that alone keeps it from being sent. Of a vector it is kept, and sent once when a later
-/// translation allows it. Logging the fault is the caller's.
+/// The vIOMMU refuses the message, and that alone keeps it from being sent. Of a vector it is kept, and sent once when
+/// a later translation allows it. Logging the fault is the caller's.
 pub const MSIROUTE_BLOCKED: c_int = 4;

@@ -12,12 +12,14 @@ use crate::error::Error;
 use crate::Masking;
 
 /// Gives a vector a message: the guest's address and data. Once this returns the old one is not sent any more, and no
-/// mixture of the two ever is. (In a transaction, what its eventfds send changes with the commit.) In MSI-X registers it is as
-/// if the guest had written both at once. [control]
+/// mixture of the two ever is. (In a transaction, what its eventfds send changes with the commit.) In MSI-X registers
+/// it is as if the guest had written both at once. [control]
 ///
-/// \return 0; -EINVAL (MSIROUTE_KIND_MSI; not a message: nothing is changed, so clear the vector if the old message must go); -ENODEV;
-///         -ESHUTDOWN; -ENOSPC or what the kernel says if its eventfds cannot be served (the message stands, their events are
-///         counted, and it is tried again).
+/// \param address  the message, as the guest wrote it.
+/// \param data     the same.
+/// \return 0; -EINVAL (a device of MSIROUTE_KIND_MSI, or not a message: nothing is changed, so clear the vector if the
+///         old message must go); -ENODEV; -ESHUTDOWN; -ENOSPC or what the kernel says if its eventfds cannot be served
+///         (the message stands, their events are counted, and it is tried again).
 #[no_mangle]
 pub unsafe extern "C" fn msi_vector_set(
     dev: *mut msi_device,
@@ -29,10 +31,10 @@ pub unsafe extern "C" fn msi_vector_set(
     control(|| unsafe { arg(dev) }?.device.set(index, address, data))
 }
 
-/// Takes a vector's message away: what is raised is kept pending until it has one again. A pin leaves the kernel's table (in a
-/// transaction with the commit). [control]
+/// Takes a vector's message away: what is raised is kept pending until it has one again. A pin leaves the kernel's
+/// table (in a transaction with the commit). [control]
 ///
-/// \return 0; -EINVAL (also MSIROUTE_KIND_MSI); -ENODEV; -ESHUTDOWN; what the kernel says to unbinding an eventfd.
+/// \return 0; -EINVAL (also of MSIROUTE_KIND_MSI); -ENODEV; -ESHUTDOWN; what the kernel says to unbinding an eventfd.
 #[no_mangle]
 pub unsafe extern "C" fn msi_vector_clear(dev: *mut msi_device, index: u32) -> c_int {
     // SAFETY: C's handle.
@@ -59,7 +61,7 @@ pub unsafe extern "C" fn msi_vector_unmask(dev: *mut msi_device, index: u32) -> 
     control(|| unsafe { arg(dev) }?.device.unmask(index))
 }
 
-/// Its pending bit: raised, by msi_deliver() or an eventfd, and not sent yet. [control]
+/// A vector's pending bit: raised, by msi_deliver() or an eventfd, and not sent yet. [control]
 ///
 /// \return 1 or 0; -EINVAL; -ENODEV; -ESHUTDOWN.
 #[no_mangle]
@@ -80,15 +82,16 @@ pub unsafe extern "C" fn msi_vector_clear_pending(dev: *mut msi_device, index: u
     })
 }
 
-/// From now on a signal of the eventfd raises the vector; what it has counted already counts as one. A vector may have any
-/// number of eventfds (queues share it), an eventfd one vector. A blocking eventfd is fine; its flags are not touched. [control]
+/// From now on a signal of the eventfd raises the vector; what it has counted already counts as one. A vector may have
+/// any number of eventfds (queues share it), an eventfd one vector. A blocking eventfd is fine; its flags are not
+/// touched. [control]
 ///
-/// \param fd     duplicated, unless MSIROUTE_EVENTFD_BORROWED.
+/// \param fd     an eventfd; duplicated, unless MSIROUTE_EVENTFD_BORROWED.
 /// \param flags  MSIROUTE_EVENTFD_...
-/// \return 0; -EBADF (closed); -EINVAL (not an eventfd, a semaphore, unknown flags, MASKED_AT_SOURCE of a device without
-///         `changed`); -EBUSY (bound already, by whatever
-///         number); -ENOTSUP (no irqfds here); -EMFILE; -ENODEV; -ESHUTDOWN; outside a transaction -ENOSPC (no route is free)
-///         and what the kernel says. On failure it is not bound.
+/// \return 0; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, unknown flags, MASKED_AT_SOURCE
+///         of a device without `changed`); -EBUSY (bound already, by whatever number); -ENOTSUP (no irqfds here);
+///         -EMFILE; -ENODEV; -ESHUTDOWN; -ENOSPC (no route is free, outside a transaction); what the kernel says,
+///         outside a transaction. On failure it is not bound.
 #[no_mangle]
 pub unsafe extern "C" fn msi_vector_bind_eventfd(
     dev: *mut msi_device,
@@ -144,7 +147,7 @@ pub unsafe extern "C" fn msi_vector_unbind_eventfd(
 
 /// Says what is true of a vector now. [control]
 ///
-/// \param info  its size is set (MSIROUTE_VECTOR_INFO_INIT).
+/// \param info  filled in; its size is set (MSIROUTE_VECTOR_INFO_INIT).
 /// \return 0; -EINVAL; -ENODEV; -ESHUTDOWN.
 #[no_mangle]
 pub unsafe extern "C" fn msi_vector_info(

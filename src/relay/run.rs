@@ -5,7 +5,7 @@
 //! vectors that wait for one make others be *sampled*: taken from the kernel for a moment, route kept. One that is signalled goes
 //! back at once, without a table write, and is left alone for longer and longer; one that is not gives its route up.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::os::fd::RawFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use super::{Candidate, Relay};
 use crate::arm;
 use crate::cache::{first_error, refuse_reentry, RouteCache};
 use crate::error::{Error, Result};
+use crate::hash::HashSet;
 use crate::owner::{Item, Sample, ServedBy, Verdict};
 
 /// A batch of promotions takes at most this part of the time.
@@ -235,7 +236,7 @@ impl Desk {
         if self.promoted.len() < self.prune_at.max(FEW) {
             return;
         }
-        let mut seen = HashSet::new();
+        let mut seen = HashSet::default();
         self.promoted.retain(|(owner, index)| {
             owner.strong_count() > 0 && seen.insert((owner.as_ptr().cast::<()>().addr(), *index))
         });

@@ -6,7 +6,6 @@
 //! out of the wait when it is signalled ([`Set::deafen`]), so that its source cannot keep the relay busy; putting it back
 //! ([`Set::listen`]) tells of what was counted meanwhile.
 
-use std::collections::HashMap;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Weak;
 
@@ -15,6 +14,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use crate::error::{Error, Result};
+use crate::hash::HashMap;
 use crate::owner::Owner;
 
 /// An eventfd's place in the set. Numbers are used again, tokens are not: an event of an eventfd that has left is nobody's.

@@ -17,8 +17,7 @@
 //! Messages are ranked by their uses before the last look and judged by those since: else luck would pass for
 //! frequency, and a message never seen before, a miss whatever `k` is, for a hit.
 
-use std::collections::HashMap;
-
+use crate::hash::HashMap;
 use crate::message::Message;
 
 /// What a write costs beside its entries, in entries.
@@ -93,7 +92,7 @@ impl Sizing {
     /// For a table of so many entries.
     pub fn new(limit: usize) -> Self {
         // As many as a hash map of twice the table's size takes.
-        Sizing { target: FIRST, spent: 0, ghosts: HashMap::new(), max_ghosts: limit * 7 / 4 }
+        Sizing { target: FIRST, spent: 0, ghosts: HashMap::default(), max_ghosts: limit * 7 / 4 }
     }
 
     pub fn target(&self) -> usize {

@@ -5,7 +5,7 @@
 //! written, and [`Table::believe`] or [`Table::take_back`] what is made of the kernel's answer.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use kvm_bindings::{
@@ -15,6 +15,7 @@ use kvm_bindings::{
 use super::gsi::GsiSet;
 use super::sizing::Uses;
 use crate::error::{Error, Result};
+use crate::hash::HashMap;
 use crate::message::{Message, NO_REQUESTER};
 
 /// A route of the library's own.
@@ -88,7 +89,7 @@ impl Table {
             explicit: BTreeMap::new(),
             explicit_size: 0,
             routes: Vec::new(),
-            by_message: HashMap::new(),
+            by_message: HashMap::default(),
             gsis: GsiSet::new(first_gsi, limit),
             owned: BTreeSet::new(),
             count: 0,

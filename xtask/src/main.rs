@@ -1,34 +1,89 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo run -p xtask -- header`: writes `include/msiroute.h` from `src/capi`.
-//! `cargo run -p xtask -- check-header`: says whether the committed one is what would be written.
+//! `cargo run -p xtask -- header`: writes `include/msiroute.h` from `src/capi`; `man`: the manual, from the header and
+//! `man/source`. `check-header`, `check-man`: say whether what is committed is what would be written.
 
-use std::path::Path;
+mod c;
+mod calls;
+mod man;
+mod page;
+mod prototype;
+mod results;
+mod roff;
+
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use cbindgen::{Builder, Config, DocumentationStyle, ExportConfig, Language, Style};
 
+use man::Files;
+
 fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the root");
-    let path = root.join("include/msiroute.h");
     match std::env::args().nth(1).as_deref() {
-        Some("header") => {
-            std::fs::write(&path, header(root)).expect("include/ can be written");
-            ExitCode::SUCCESS
-        }
-        Some("check-header") => {
-            if std::fs::read_to_string(&path).ok() == Some(header(root)) {
-                return ExitCode::SUCCESS;
+        Some("header") => write(root, &headers(root)),
+        Some("check-header") => check(root, &headers(root), "header"),
+        Some("man") => {
+            for stale in made(root).iter().filter(|path| !manual(root).contains_key(*path)) {
+                std::fs::remove_file(root.join(stale)).expect("man/ can be written");
             }
-            eprintln!(
-                "include/msiroute.h is not what src/capi makes: cargo run -p xtask -- header"
-            );
-            ExitCode::FAILURE
+            write(root, &manual(root))
+        }
+        Some("check-man") => {
+            let files = manual(root);
+            match made(root).iter().find(|path| !files.contains_key(*path)) {
+                Some(path) => outdated(path, "man"),
+                None => check(root, &files, "man"),
+            }
         }
         _ => {
-            eprintln!("usage: cargo run -p xtask -- header | check-header");
+            eprintln!("usage: cargo run -p xtask -- header | check-header | man | check-man");
             ExitCode::FAILURE
         }
     }
+}
+
+fn write(root: &Path, files: &Files) -> ExitCode {
+    for (path, text) in files {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().expect("in the root")).expect("a folder");
+        std::fs::write(path, text).expect("it can be written");
+    }
+    ExitCode::SUCCESS
+}
+
+fn check(root: &Path, files: &Files, command: &str) -> ExitCode {
+    let is_as_made = |(path, text): &(&String, &String)| {
+        std::fs::read_to_string(root.join(path)).ok().as_ref() == Some(*text)
+    };
+    match files.iter().find(|file| !is_as_made(file)) {
+        Some((path, _)) => outdated(path, command),
+        None => ExitCode::SUCCESS,
+    }
+}
+
+fn outdated(path: &str, command: &str) -> ExitCode {
+    eprintln!("{path} is not what its sources make: cargo run -p xtask -- {command}");
+    ExitCode::FAILURE
+}
+
+fn headers(root: &Path) -> Files {
+    [("include/msiroute.h".to_string(), header(root))].into()
+}
+
+fn manual(root: &Path) -> Files {
+    let pages = man::pages(root, &c::items(&header(root)));
+    pages.into_iter().map(|(path, text)| (format!("man/{path}"), text)).collect()
+}
+
+/// What is in the folders that `man` fills.
+fn made(root: &Path) -> Vec<String> {
+    let list = |folder: &str| {
+        let entries = std::fs::read_dir(root.join(folder)).into_iter().flatten();
+        let paths = entries.map(|entry| entry.expect("a file").path());
+        let relative = |path: PathBuf| path.strip_prefix(root).expect("in the root").to_path_buf();
+        paths.map(|path| relative(path).to_string_lossy().into_owned()).collect::<Vec<_>>()
+    };
+    [list("man/man3"), list("man/man7")].concat()
 }
 
 fn header(root: &Path) -> String {

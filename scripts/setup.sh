@@ -21,13 +21,6 @@ if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
     done
 fi
 
-# What only some tests need, and which those are skipped without: commands named like their packages.
-if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then
-    for setup_wanted in "${setup_wants[@]}"; do
-        setup_need "$setup_wanted" "$setup_wanted"
-    done
-fi
-
 if [ ${#setup_missing[@]} -gt 0 ]; then
     setup_line="apt-get install -y --no-install-recommends ${setup_missing[*]}"
     if [ "$(id -u)" = 0 ] && command -v apt-get > /dev/null; then

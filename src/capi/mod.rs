@@ -7,17 +7,17 @@
 #![allow(non_camel_case_types, reason = "the names are C's")]
 #![allow(clippy::missing_safety_doc, reason = "what C must keep to is in the header")]
 
-mod cache;
-mod deliver;
-mod device;
-mod explicit;
-mod guest;
-mod log;
-mod relay;
-mod remap;
-mod state;
+pub mod cache;
+pub mod deliver;
+pub mod device;
+pub mod explicit;
+pub mod guest;
+pub mod log;
+pub mod relay;
+pub mod remap;
+pub mod state;
 pub mod types;
-mod vector;
+pub mod vector;
 
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_void, CString};

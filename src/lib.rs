@@ -22,12 +22,14 @@
 //! | [`backend`] | where messages go: KVM, a table of C functions, a model of KVM |
 //! | `eventfd` | what can be told of an eventfd, and taken from it |
 //! | `helpers` | short-lived threads |
+//! | `cancel` | threads that are cancelled |
 //! | `sync` | the asymmetric reader/writer lock that deliveries read under |
 //! | [`message`], [`error`], [`stats`] | plain values |
 
 mod arm;
 pub mod backend;
 pub mod cache;
+mod cancel;
 #[cfg(feature = "capi")]
 pub mod capi;
 mod changed;

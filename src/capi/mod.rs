@@ -24,6 +24,7 @@ use std::ffi::{c_char, c_int, c_void, CString};
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 
+use crate::cancel;
 use crate::error::{Error, Result};
 use crate::explicit::ExplicitRoutes;
 use crate::{Device, RouteCache};
@@ -86,6 +87,15 @@ fn control(body: impl FnOnce() -> Result<()>) -> c_int {
 
 /// The same, for those that have something to tell.
 fn control_value(body: impl FnOnce() -> Result<c_int>) -> c_int {
+    cancel::put_off(|| access_value(body))
+}
+
+/// For a guest's accesses: as control functions, but see [`cancel`].
+fn access(body: impl FnOnce() -> Result<()>) -> c_int {
+    access_value(|| body().map(|()| 0))
+}
+
+fn access_value(body: impl FnOnce() -> Result<c_int>) -> c_int {
     call(|| {
         crate::cache::refuse_reentry()?;
         body()

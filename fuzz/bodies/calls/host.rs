@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What stands below the library: functions that play the kernel and refuse on demand, a guest, a vIOMMU.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{c_int, c_void};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
@@ -20,6 +20,8 @@ const DEEPEST: u8 = 3;
 struct Kernel {
     table: HashMap<u32, Vec<kvm_irq_routing_entry>>,
     irqfds: HashMap<RawFd, u32>,
+    /// GSIs that the VMM has bound irqfds to itself: whether they have a route is its business.
+    explicit: HashSet<u32>,
 }
 
 #[derive(Default)]
@@ -75,6 +77,10 @@ impl Host {
         let refusals = self.refusals.load(Relaxed);
         self.refusals.store(refusals >> 1, Relaxed);
         refusals & 1 != 0
+    }
+
+    pub fn note_explicit(&self, gsi: u32) {
+        self.kernel.lock().unwrap().explicit.insert(gsi);
     }
 
     pub fn irqfds(&self) -> usize {
@@ -145,7 +151,8 @@ unsafe extern "C" fn set_routes(
     }
     let mut kernel = host.kernel.lock().unwrap();
     for (fd, gsi) in kernel.irqfds.iter().filter(|_| host.left.load(Relaxed) == 0) {
-        assert!(table.contains_key(gsi), "irqfd {fd} loses GSI {gsi}");
+        let has_route = table.contains_key(gsi) || kernel.explicit.contains(gsi);
+        assert!(has_route, "irqfd {fd} loses GSI {gsi}");
     }
     kernel.table = table;
     0

@@ -9,6 +9,7 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::cast_lossless,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::undocumented_unsafe_blocks,
@@ -472,6 +473,8 @@ impl World {
                 })
             }
             4..=5 => {
+                let vm = self.vms.iter().find(|vm| vm.cache == cache);
+                vm.into_iter().for_each(|vm| unsafe { &*vm.host }.note_explicit(gsi));
                 _ = self.done("bind_irqfd", errors, || unsafe {
                     explicit::msi_route_cache_bind_irqfd(cache, gsi, fd, resample)
                 })

@@ -11,6 +11,7 @@ pub mod cache;
 pub mod deliver;
 pub mod device;
 pub mod explicit;
+mod fork;
 pub mod guest;
 pub mod log;
 pub mod relay;
@@ -97,6 +98,7 @@ fn access(body: impl FnOnce() -> Result<()>) -> c_int {
 
 fn access_value(body: impl FnOnce() -> Result<c_int>) -> c_int {
     call(|| {
+        fork::refuse_child()?;
         crate::cache::refuse_reentry()?;
         body()
     })

@@ -59,7 +59,7 @@ static void allow_only(int allowed)
 static int ends_frugally(struct msi_device *dev, int allowed, int (*run)(struct msi_device *dev))
 {
     int status = -1;
-    pid_t child = fork();
+    pid_t child = _Fork();      /* of which the library does not know: it would refuse to work */
     if (child == 0) {
         allow_only(allowed);
         allocations = 0;

@@ -28,6 +28,9 @@ struct test {
 /* Runs every test on a thread of its own; the exit status of the program. */
 int tap_main(const struct test *tests, size_t n);
 
+/* How many times as long as usual things may take (under valgrind): MSIROUTE_TESTS_SLOWNESS, or 1. */
+unsigned tap_slowness(void);
+
 /* Shown under the running test. */
 void tap_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Shown with each failure from now on, until the test ends: which turn of a loop this is. "" for none. */

@@ -20,6 +20,7 @@ use crate::remap::{Remap, Translate, NO_TAG};
 use crate::routes::Routes;
 use crate::stats::Stats;
 use crate::sync::{self, barrier, Readers};
+use crate::transaction;
 
 /// What a cache is made with; the default is a plain one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -386,6 +387,7 @@ impl RouteCache {
         self.routes.close();
         self.host.get().close();
         self.remap.set(None);
+        transaction::abandon(self);
     }
 
     // ---- pausing -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use crate::cancel;
 use crate::error::{Error, Result};
 
 /// Checks that `fd` is an eventfd, and that each signal of it stands for one interrupt. Its identity, the
@@ -53,7 +54,9 @@ pub(crate) fn take_count(fd: BorrowedFd<'_>) -> u64 {
     let mut count = 0u64;
     let mut buffer = libc::iovec { iov_base: (&raw mut count).cast(), iov_len: size_of::<u64>() };
     // SAFETY: one buffer of eight bytes, ours, alive across the call.
-    let read = unsafe { libc::preadv2(fd.as_raw_fd(), &raw mut buffer, 1, -1, libc::RWF_NOWAIT) };
+    let read = cancel::put_off(|| unsafe {
+        libc::preadv2(fd.as_raw_fd(), &raw mut buffer, 1, -1, libc::RWF_NOWAIT)
+    });
     if read == 8 {
         return count;
     }
@@ -62,7 +65,9 @@ pub(crate) fn take_count(fd: BorrowedFd<'_>) -> u64 {
     let errno = std::io::Error::last_os_error().raw_os_error();
     if errno == Some(libc::EOPNOTSUPP) && has_count(fd) {
         // SAFETY: eight bytes, ours.
-        let read = unsafe { libc::read(fd.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
+        let read = cancel::put_off(|| unsafe {
+            libc::read(fd.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>())
+        });
         if read == 8 {
             return count;
         }
@@ -77,8 +82,9 @@ pub(crate) fn put_back(fd: BorrowedFd<'_>, count: u64) {
     }
     // SAFETY: eight bytes, ours. It cannot wait: the counter held as much a moment ago, and its owner would
     // have to signal 2^63 times to fill it since.
-    let written =
-        unsafe { libc::write(fd.as_raw_fd(), (&raw const count).cast(), size_of::<u64>()) };
+    let written = cancel::put_off(|| unsafe {
+        libc::write(fd.as_raw_fd(), (&raw const count).cast(), size_of::<u64>())
+    });
     if written != 8 {
         log::error!("an eventfd's count of {count} is lost: it cannot be written to");
     }
@@ -88,7 +94,8 @@ pub(crate) fn put_back(fd: BorrowedFd<'_>, count: u64) {
 pub(crate) fn has_count(fd: BorrowedFd<'_>) -> bool {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one pollfd, ours; a timeout of 0 does not wait.
-    unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & libc::POLLIN != 0 }
+    let ready = cancel::put_off(|| unsafe { libc::poll(&raw mut poll, 1, 0) });
+    ready > 0 && poll.revents & libc::POLLIN != 0
 }
 
 #[cfg(test)]

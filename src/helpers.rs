@@ -5,6 +5,8 @@ use std::thread;
 
 use parking_lot::Mutex;
 
+use crate::cancel;
+
 /// Room for a function of the VMM's, which may be what the work ends in.
 const STACK_SIZE: usize = 256 << 10;
 
@@ -28,17 +30,20 @@ pub(crate) fn share_out<T: Send>(
     if helpers == 0 {
         return run();
     }
-    thread::scope(|scope| {
-        without_signals(|| {
-            for _ in 0..helpers {
-                let helper = thread::Builder::new().name("msiroute-unbind".into());
-                if helper.stack_size(STACK_SIZE).spawn_scoped(scope, run).is_err() {
-                    break;
+    let share = || {
+        thread::scope(|scope| {
+            without_signals(|| {
+                for _ in 0..helpers {
+                    let helper = thread::Builder::new().name("msiroute-unbind".into());
+                    if helper.stack_size(STACK_SIZE).spawn_scoped(scope, run).is_err() {
+                        break;
+                    }
                 }
-            }
-        });
-        run();
-    });
+            });
+            run();
+        })
+    };
+    cancel::put_off(share);
 }
 
 /// Threads that `start` makes handle no signals: those are the VMM's.

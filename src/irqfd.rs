@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering;
 
 use crate::cache::{EventfdKey, RouteCache};
+use crate::cancel;
 use crate::error::{Error, Result};
 use crate::eventfd;
 use crate::helpers;
@@ -90,7 +91,8 @@ impl Irqfd {
 
     pub fn bind(&mut self, cache: &RouteCache, gsi: u32) -> Result<()> {
         let resample = self.resample.as_ref().map(AsFd::as_fd);
-        let bound = cache.backend().bind_irqfd(self.as_fd(), resample, gsi);
+        let bind = || cache.backend().bind_irqfd(self.as_fd(), resample, gsi);
+        let bound = cancel::put_off(bind);
         self.errno = bound.as_ref().map_or_else(Error::errno, |()| 0);
         if bound.is_ok() {
             self.bound = Some(gsi);
@@ -101,7 +103,7 @@ impl Irqfd {
 
     pub fn unbind(&mut self, cache: &RouteCache) -> Result<()> {
         let Some(gsi) = self.bound else { return Ok(()) };
-        let unbound = cache.backend().unbind_irqfd(self.as_fd(), gsi);
+        let unbound = cancel::put_off(|| cache.backend().unbind_irqfd(self.as_fd(), gsi));
         self.errno = unbound.as_ref().map_or_else(Error::errno, |()| 0);
         if unbound.is_ok() {
             self.bound = None;

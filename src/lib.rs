@@ -23,12 +23,14 @@
 //! | `eventfd` | what can be told of an eventfd, and taken from it |
 //! | `helpers` | short-lived threads |
 //! | `hash` | hash tables with one secret a process |
+//! | `cancel` | threads that are cancelled |
 //! | `sync` | the asymmetric reader/writer lock that deliveries read under |
 //! | [`message`], [`error`], [`stats`] | plain values |
 
 mod arm;
 pub mod backend;
 pub mod cache;
+mod cancel;
 #[cfg(feature = "capi")]
 pub mod capi;
 mod changed;

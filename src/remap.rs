@@ -120,6 +120,6 @@ impl Remap {
 /// Waits until nobody else has it; nobody can get at it any more.
 fn wait_until_unshared<T>(mut it: Arc<T>) {
     while Arc::get_mut(&mut it).is_none() {
-        std::thread::sleep(Duration::from_micros(50));
+        crate::cancel::sleep(Duration::from_micros(50));
     }
 }

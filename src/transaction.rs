@@ -77,6 +77,20 @@ fn innermost<'a>(
     open.iter_mut().rev().find(|open| Arc::ptr_eq(&open.cache, cache))
 }
 
+/// The cache goes, and this thread's transaction with it: it would keep the cache alive until the thread ends.
+pub(crate) fn abandon(cache: &RouteCache) {
+    let abandoned: Option<Vec<Transaction>> = with_open(|open| {
+        let is_its = |open: &Transaction| std::ptr::eq(Arc::as_ptr(&open.cache), cache);
+        let (its, others) = std::mem::take(open).into_iter().partition(is_its);
+        *open = others;
+        its
+    });
+    for mut transaction in abandoned.into_iter().flatten() {
+        transaction.items.clear();
+        transaction.untold.clear();
+    }
+}
+
 impl Drop for Transaction {
     /// The thread ended before its commit. What it noted is not lost: it is tried at the next occasion.
     fn drop(&mut self) {

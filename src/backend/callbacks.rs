@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use kvm_bindings::kvm_irq_routing_entry;
 
 use super::{inside_host, not_supported, Backend, Features, Reception};
+use crate::cancel;
 use crate::error::{Error, Result};
 use crate::message::Message;
 
@@ -83,15 +84,16 @@ impl Backend for Callbacks {
     fn signal(&self, message: &Message) -> Result<Reception> {
         let signal = self.functions.signal.ok_or_else(|| not_supported("signal is NULL"))?;
         // SAFETY: as promised to `new`.
-        let result =
-            unsafe { signal(self.opaque, message.requester, message.address, message.data) };
+        let result = cancel::put_off(|| unsafe {
+            signal(self.opaque, message.requester, message.address, message.data)
+        });
         reception(result, "signal")
     }
 
     fn raise(&self, gsi: u32) -> Result<Reception> {
         let raise = self.functions.raise_gsi.ok_or_else(|| not_supported("raise_gsi is NULL"))?;
         // SAFETY: as promised to `new`.
-        reception(unsafe { raise(self.opaque, gsi) }, "raise_gsi")
+        reception(cancel::put_off(|| unsafe { raise(self.opaque, gsi) }), "raise_gsi")
     }
 
     fn gsi_of(&self, message: &Message) -> Result<u32> {

@@ -15,6 +15,7 @@ use std::os::fd::BorrowedFd;
 
 use kvm_bindings::kvm_irq_routing_entry;
 
+use crate::cancel;
 use crate::error::{Error, Result};
 use crate::message::Message;
 
@@ -122,7 +123,7 @@ pub(crate) fn is_inside_host() -> bool {
 /// Calls such a function.
 pub(crate) fn inside_host<T>(call: impl FnOnce() -> T) -> T {
     let before = INSIDE_HOST.with(|inside| inside.replace(true));
-    let result = call();
+    let result = cancel::put_off(call);
     INSIDE_HOST.with(|inside| inside.set(before));
     result
 }

@@ -20,6 +20,7 @@ use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::EventFd;
 
 use super::{inside_host, Backend, Features, Reception};
+use crate::cancel;
 use crate::error::{Error, Result};
 use crate::eventfd;
 use crate::message::{Message, NO_REQUESTER};
@@ -228,7 +229,7 @@ impl Inner {
     }
 
     fn inject(&self, message: &Message) -> Result<Reception> {
-        match (self.guest)(message) {
+        match cancel::put_off(|| (self.guest)(message)) {
             error if error < 0 => Err(Error::new(error.saturating_neg(), "the model's guest")),
             count => Ok(Reception::of(count)),
         }

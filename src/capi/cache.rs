@@ -8,7 +8,8 @@ use kvm_bindings::kvm_irq_routing_entry;
 
 use super::types::*;
 use super::{
-    arg, check_flags, control, fail, last_error, msi_route_cache, put, read_struct, write_struct,
+    arg, check_flags, control, fail, fork, last_error, msi_route_cache, put, read_struct,
+    write_struct,
 };
 use crate::backend::callbacks::{Callbacks, Functions};
 use crate::backend::kvm::KvmBackend;
@@ -47,6 +48,7 @@ pub unsafe extern "C" fn msi_route_cache_new(
             | MSIROUTE_CACHE_PAUSED
             | MSIROUTE_CACHE_HELPER_THREADS;
         check_flags(config.flags, known)?;
+        fork::watch()?;
         let is_on = |flag: u32| config.flags & flag != 0;
         let made = RouteCache::new(
             backend(&config)?,

@@ -4,7 +4,7 @@
 
 use std::ffi::{c_int, c_void};
 
-use super::{arg, bytes, bytes_mut, control, control_value, msi_device};
+use super::{access, access_value, arg, bytes, bytes_mut, msi_device};
 use crate::error::Result;
 
 /// A guest's read of the MSI-X table, of any offset and length: all ones where PCI defines nothing (it defines aligned
@@ -24,7 +24,7 @@ pub unsafe extern "C" fn msi_device_table_read(
     // SAFETY: C's to give. Before anything can be refused.
     let data = unsafe { ones_mut(data, len) };
     // SAFETY: C's handle.
-    control(|| unsafe { arg(dev) }?.device.table_read(offset, data?))
+    access(|| unsafe { arg(dev) }?.device.table_read(offset, data?))
 }
 
 /// A guest's write to the MSI-X table, of any offset and length: ignored where PCI defines nothing. A message that a
@@ -44,7 +44,7 @@ pub unsafe extern "C" fn msi_device_table_write(
     data: *const c_void,
     len: usize,
 ) -> c_int {
-    control(|| {
+    access(|| {
         // SAFETY: C's handle.
         let handle = unsafe { arg(dev) }?;
         // SAFETY: C's to give.
@@ -69,7 +69,7 @@ pub unsafe extern "C" fn msi_device_pba_read(
     // SAFETY: C's to give. Before anything can be refused.
     let data = unsafe { ones_mut(data, len) };
     // SAFETY: C's handle.
-    control(|| unsafe { arg(dev) }?.device.pba_read(offset, data?))
+    access(|| unsafe { arg(dev) }?.device.pba_read(offset, data?))
 }
 
 /// A guest's write to the MSI-X pending bit array, which changes nothing: it is read-only. [control]
@@ -85,7 +85,7 @@ pub unsafe extern "C" fn msi_device_pba_write(
     data: *const c_void,
     len: usize,
 ) -> c_int {
-    control(|| {
+    access(|| {
         // SAFETY: C's handle.
         let handle = unsafe { arg(dev) }?;
         // SAFETY: C's to give.
@@ -110,7 +110,7 @@ pub unsafe extern "C" fn msi_device_config_read(
     data: *mut c_void,
     len: usize,
 ) -> c_int {
-    control_value(|| {
+    access_value(|| {
         // SAFETY: C's handle.
         let handle = unsafe { arg(dev) }?;
         // SAFETY: C's to give.
@@ -133,7 +133,7 @@ pub unsafe extern "C" fn msi_device_config_write(
     data: *const c_void,
     len: usize,
 ) -> c_int {
-    control_value(|| {
+    access_value(|| {
         // SAFETY: C's handle.
         let handle = unsafe { arg(dev) }?;
         // SAFETY: C's to give.

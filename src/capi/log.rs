@@ -7,6 +7,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::RwLock;
 
 use super::types::{MSIROUTE_LOG_ERROR, MSIROUTE_LOG_INFO};
+use crate::cancel;
 
 type Callback = unsafe extern "C" fn(opaque: *mut c_void, level: u32, message: *const c_char);
 
@@ -39,7 +40,7 @@ impl Log for Forward {
         };
         if let Ok(text) = CString::new(record.args().to_string()) {
             // SAFETY: C promised that it can be called, from any thread, until it is replaced.
-            unsafe { (target.log)(target.opaque, level, text.as_ptr()) };
+            cancel::put_off(|| unsafe { (target.log)(target.opaque, level, text.as_ptr()) });
         }
     }
 

@@ -7,24 +7,26 @@
 #![allow(non_camel_case_types, reason = "the names are C's")]
 #![allow(clippy::missing_safety_doc, reason = "what C must keep to is in the header")]
 
-mod cache;
-mod deliver;
-mod device;
-mod explicit;
-mod guest;
+pub mod cache;
+pub mod deliver;
+pub mod device;
+pub mod explicit;
+mod fork;
+pub mod guest;
 mod layout;
-mod log;
-mod relay;
-mod remap;
-mod state;
+pub mod log;
+pub mod relay;
+pub mod remap;
+pub mod state;
 pub mod types;
-mod vector;
+pub mod vector;
 
 use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_void, CString};
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 
+use crate::cancel;
 use crate::error::{Error, Result};
 use crate::explicit::ExplicitRoutes;
 use crate::{Device, RouteCache};
@@ -87,7 +89,17 @@ fn control(body: impl FnOnce() -> Result<()>) -> c_int {
 
 /// The same, for those that have something to tell.
 fn control_value(body: impl FnOnce() -> Result<c_int>) -> c_int {
+    cancel::put_off(|| access_value(body))
+}
+
+/// For a guest's accesses: as control functions, but see [`cancel`].
+fn access(body: impl FnOnce() -> Result<()>) -> c_int {
+    access_value(|| body().map(|()| 0))
+}
+
+fn access_value(body: impl FnOnce() -> Result<c_int>) -> c_int {
     call(|| {
+        fork::refuse_child()?;
         crate::cache::refuse_reentry()?;
         body()
     })

@@ -13,7 +13,13 @@
  * be over. [fast]: no lock, no allocation (but at a thread's first call), at most one system call (and a write of the
  * kernel's table where the host lacks KVM_SIGNAL_MSI); calls back only into `signal`, `raise_gsi` and `gsi_of`. [control]:
  * may wait for deliveries under way and for a write of the table (milliseconds), may call `translate`, and calls `changed`
- * last. Not from inside the functions of msi_route_cache_ops, nor from inside `translate`: -EDEADLK. */
+ * last. Not from inside the functions of msi_route_cache_ops, nor from inside `translate`: -EDEADLK. No function is a
+ * cancellation point: a pthread_cancel() waits until the call has returned. A thread must not be cancellable asynchronously
+ * in here.
+ *
+ * Processes: handles are of the process that made them. A child that fork() made may do nothing but exec; [control]
+ * functions say -EIO there once the parent has made a cache, the kernel says so to msi_deliver(), and the parent is
+ * unharmed. */
 /* includes */
 #define MSIROUTE_VERSION_MAJOR 0
 #define MSIROUTE_VERSION_MINOR 1

@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use parking_lot::RwLock;
 
 use super::Device;
+use crate::cancel;
 use crate::changed::Changed;
 use crate::transaction;
 
@@ -49,7 +50,7 @@ impl Listener {
             return false;
         }
         let told = TELLING.try_with(|telling| telling.borrow_mut().push(self.address()));
-        (self.on_change)(changed);
+        cancel::put_off(|| (self.on_change)(changed));
         if told.is_ok() {
             let _ = TELLING.try_with(|telling| telling.borrow_mut().pop());
         }

@@ -98,5 +98,5 @@ fn refused() {
              10 ms. Allow it in the seccomp filter, or ask for fences at the first cache."
         );
     });
-    std::thread::sleep(std::time::Duration::from_millis(10));
+    crate::cancel::sleep(std::time::Duration::from_millis(10));
 }

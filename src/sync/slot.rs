@@ -47,7 +47,7 @@ impl Slot {
         self.claimed.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// The owner exits. The name is already cleared: sections do not outlive their scope.
+    /// The owner exits; its last section is over.
     #[cfg(not(loom))]
     pub fn release(&self) {
         self.claimed.store(false, Ordering::Release);
@@ -109,7 +109,7 @@ impl Backoff {
         } else if self.0 <= SPINS + YIELDS {
             std::thread::yield_now();
         } else {
-            std::thread::sleep(std::time::Duration::from_micros(100));
+            crate::cancel::sleep(std::time::Duration::from_micros(100));
         }
     }
 

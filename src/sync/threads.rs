@@ -55,6 +55,8 @@ impl Drop for GiveBack {
         THREAD.with(|thread| {
             thread.fast.set(None);
             if let Own::Slot(slot) = thread.own.replace(Own::None) {
+                // If the thread was cancelled inside a section, where it must not be.
+                slot.leave();
                 slot.release();
             }
         });

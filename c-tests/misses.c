@@ -13,6 +13,7 @@
 
 #define FEW_ROUTES 64       /* and GSIs: from 24 to 63 there are forty */
 #define SENDS      2500     /* of the one who sends always the same */
+#define ROUNDS     8        /* of the churners together, at least */
 #define CHURNERS   2
 #define CPUS_EACH  6        /* of each churner: 1,344 messages */
 #define CPUS       (1 + CHURNERS * CPUS_EACH)
@@ -49,7 +50,7 @@ static void *send_the_same_again_and_again(void *opaque)
     struct sender *sender = opaque;
     struct rig *rig = sender->rig;
     stall_one_in = 8;
-    for (unsigned i = 0; i < SENDS; i++) {
+    for (unsigned i = 0; i < SENDS || (i < 10 * SENDS && atomic_load(&rounds) < ROUNDS); i++) {
         if (!sent(msi_deliver_message(rig->cache, MSIROUTE_NO_REQUESTER, TO(0, 0x41), 0))
          || !expect_arrival(rig, 0, 0x41))
             break;

@@ -21,6 +21,7 @@ use crate::routes::Routes;
 use crate::stats::Stats;
 use crate::sync::{self, barrier, Readers};
 
+use crate::trace;
 /// What a cache is made with; the default is a plain one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Config {
@@ -207,6 +208,7 @@ impl RouteCache {
         let message = self.encode(GuestMessage { address, data }, requester);
         let message = message.ok_or_else(not_a_message)?;
         loop {
+        trace::deliver_message(self, address, data, requester);
             if let Some(reception) = self.send_if(&message, || true)? {
                 return Ok(reception);
             }
@@ -223,6 +225,7 @@ impl RouteCache {
         let message = GuestMessage { address, data };
         while !self.remap.is_on() {
             let encoded = self.encode(message, requester).ok_or_else(not_a_message)?;
+        trace::deliver_message(self, address, data, requester);
             if let Some(reception) = self.send_if(&encoded, || !self.remap.is_on())? {
                 return Ok(Some(reception));
             }

@@ -23,6 +23,7 @@
 //! | `eventfd` | what can be told of an eventfd, and taken from it |
 //! | `helpers` | short-lived threads |
 //! | `sync` | the asymmetric reader/writer lock that deliveries read under |
+//! | `trace` | static tracepoints |
 //! | [`message`], [`error`], [`stats`] | plain values |
 
 mod arm;
@@ -49,6 +50,7 @@ mod sync;
 mod transaction;
 mod vector;
 
+mod trace;
 pub use cache::{Config, RouteCache};
 pub use device::{Delivery, Device, DeviceConfig, Kind, Masking, VectorInfo};
 pub use error::{Error, Result};

@@ -16,6 +16,7 @@ use crate::cache::first_error;
 use crate::error::Result;
 use crate::owner::{Owner, Sample, ServedBy, Verdict};
 use crate::relay::Relay;
+use crate::trace;
 use crate::vector::Vector;
 
 /// Signals that make a vector busy.
@@ -123,6 +124,7 @@ impl Device {
             if is_open && eventfds.may_be_relayed() {
                 // Together with what is pending: one message. What comes after this the relay is told of.
                 if eventfds.take_counted() {
+                    trace::relay(self, index);
                     vector.set_pending();
                     relay.messages.fetch_add(1, Ordering::Relaxed);
                 }
@@ -181,6 +183,7 @@ impl Device {
         if !eventfds.take_counted() {
             return;
         }
+        trace::relay(self, index);
         vector.set_pending();
         relay.messages.fetch_add(1, Ordering::Relaxed);
         let can_bind = self.cache.features().irqfd;

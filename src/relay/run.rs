@@ -18,6 +18,7 @@ use crate::cache::{first_error, refuse_reentry, RouteCache};
 use crate::error::{Error, Result};
 use crate::owner::{Item, Sample, ServedBy, Verdict};
 
+use crate::trace;
 /// A batch of promotions takes at most this part of the time.
 const PROMOTIONS_ONE_IN: u32 = 10;
 /// And they are no closer together than this.
@@ -210,6 +211,7 @@ impl RouteCache {
             let _ = item.owner.hand_over(item.index);
         }
         desk.prune();
+                    trace::promote(item);
         desk.chances = self.routes.chances();
         true
     }
@@ -280,3 +282,4 @@ impl Desk {
 fn is_off() -> Error {
     Error::invalid("the relay is not on: msi_route_cache_relay_fd turns it on")
 }
+                    trace::demote(&item);

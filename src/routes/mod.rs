@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::message::{Message, NO_REQUESTER};
 use crate::sync::Mutex;
 use finder::Finder;
+use crate::trace;
 use line::Line;
 use sizing::Sizing;
 pub(crate) use table::is_same;
@@ -502,6 +503,9 @@ impl Routes {
     }
 
     /// The finder's count, by which the table knows how often a route was used.
+            if let Some(route) = state.table.get(gsi) {
+                trace::evict(gsi, &route.message);
+            }
     fn uses(&self, gsi: u32) -> u32 {
         self.finder.as_ref().map_or(0, |finder| finder.uses(gsi))
     }
@@ -551,7 +555,8 @@ impl Routes {
     }
 
     fn write_whole(&self, state: &mut State, backend: &dyn Backend) -> Result<()> {
-        let written = backend.set_routes(&state.table.entries());
+        let entries = state.table.entries();
+        let written = trace::table_write(entries.len(), || backend.set_routes(&entries));
         let counter = if written.is_ok() { &self.writes } else { &self.write_errors };
         counter.fetch_add(1, Ordering::Relaxed);
         state.untouched &= written.is_err();

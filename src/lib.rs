@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `capi` | the C surface |
 //! | [`device`] | a function's vectors: the guest's accesses, control, delivery, eventfds, transactions |
+//! | `dump` | all that a cache knows, as JSON |
 //! | [`cache`] | what one VM's devices share |
 //! | `routes` | the kernel's table as a cache: changes staged, written, only then believed |
 //! | `vector` | one vector: message, mask, pending |
@@ -22,8 +23,8 @@
 //! | [`backend`] | where messages go: KVM, a table of C functions, a model of KVM |
 //! | `eventfd` | what can be told of an eventfd, and taken from it |
 //! | `helpers` | short-lived threads |
-//! | `sync` | the asymmetric reader/writer lock that deliveries read under |
 //! | `trace` | static tracepoints |
+//! | `sync` | the asymmetric reader/writer lock that deliveries read under |
 //! | [`message`], [`error`], [`stats`] | plain values |
 
 mod arm;
@@ -33,11 +34,13 @@ pub mod cache;
 pub mod capi;
 mod changed;
 pub mod device;
+mod dump;
 pub mod error;
 mod eventfd;
 pub mod explicit;
 mod helpers;
 mod irqfd;
+mod json;
 pub mod message;
 mod owner;
 mod registers;
@@ -47,10 +50,10 @@ mod routes;
 mod snapshot;
 pub mod stats;
 mod sync;
+mod trace;
 mod transaction;
 mod vector;
 
-mod trace;
 pub use cache::{Config, RouteCache};
 pub use device::{Delivery, Device, DeviceConfig, Kind, Masking, VectorInfo};
 pub use error::{Error, Result};

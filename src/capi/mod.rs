@@ -10,6 +10,7 @@
 mod cache;
 mod deliver;
 mod device;
+mod dump;
 mod explicit;
 mod guest;
 mod log;

@@ -15,10 +15,11 @@ use super::set::Events;
 use super::{Candidate, Relay};
 use crate::arm;
 use crate::cache::{first_error, refuse_reentry, RouteCache};
+use crate::dump::RelayState;
 use crate::error::{Error, Result};
 use crate::owner::{Item, Sample, ServedBy, Verdict};
-
 use crate::trace;
+
 /// A batch of promotions takes at most this part of the time.
 const PROMOTIONS_ONE_IN: u32 = 10;
 /// And they are no closer together than this.
@@ -136,6 +137,16 @@ impl RouteCache {
         }
     }
 
+    /// For people; `None` if it was never on.
+    pub(crate) fn relay_state(&self) -> Option<RelayState> {
+        let relay = self.relay()?;
+        let (on, threads) = (relay.is_on(), *relay.runners.lock());
+        let candidates = relay.candidates.lock().len();
+        let desk = relay.desk.lock();
+        let (waiting, promoted) = (desk.waiting.len(), desk.promoted.len());
+        Some(RelayState { on, threads, candidates, waiting, promoted, sampled: desk.sampled.len() })
+    }
+
     fn inside_relay<T>(&self, work: impl FnOnce(&Relay) -> Result<T>) -> Result<T> {
         let relay = self.relay().ok_or_else(is_off)?;
         // Before the look at `stopping`: who stops it looks at the number after having set that, under the same lock.
@@ -200,6 +211,7 @@ impl RouteCache {
             match item.owner.served_by(item.index) {
                 ServedBy::Kernel { is_listed } => {
                     relay.promotions.fetch_add(1, Ordering::Relaxed);
+                    trace::promote(item);
                     if !is_listed {
                         desk.promoted.push_back(candidate(item));
                     }
@@ -211,7 +223,6 @@ impl RouteCache {
             let _ = item.owner.hand_over(item.index);
         }
         desk.prune();
-                    trace::promote(item);
         desk.chances = self.routes.chances();
         true
     }
@@ -271,6 +282,7 @@ impl Desk {
                 Verdict::Busy => self.promoted.push_back(sampled),
                 Verdict::Idle => {
                     relay.demotions.fetch_add(1, Ordering::Relaxed);
+                    trace::demote(&item);
                     self.room += 1;
                 }
                 Verdict::Gone => {}
@@ -282,4 +294,3 @@ impl Desk {
 fn is_off() -> Error {
     Error::invalid("the relay is not on: msi_route_cache_relay_fd turns it on")
 }
-                    trace::demote(&item);

@@ -23,11 +23,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kvm_bindings::kvm_irq_routing_entry;
 
 use crate::backend::{Backend, Features};
+use crate::dump::TableState;
 use crate::error::{Error, Result};
 use crate::message::{Message, NO_REQUESTER};
 use crate::sync::Mutex;
-use finder::Finder;
 use crate::trace;
+use finder::Finder;
 use line::Line;
 use sizing::Sizing;
 pub(crate) use table::is_same;
@@ -389,6 +390,12 @@ impl Routes {
         }
     }
 
+    /// For people.
+    pub fn describe(&self) -> Result<TableState> {
+        let state = self.state.lock();
+        state.table.describe(!state.untouched)
+    }
+
     // ---- staging -------------------------------------------------------------------------------
 
     fn stage(&self, state: &mut State, change: &Change) -> Result<u32> {
@@ -496,6 +503,9 @@ impl Routes {
             if let (Some(sizing), Some(route)) = (&mut state.sizing, state.table.get(gsi)) {
                 sizing.evicted(route.message, route.used(self.uses(gsi)));
             }
+            if let Some(route) = state.table.get(gsi) {
+                trace::evict(gsi, &route.message);
+            }
             state.table.remove(gsi);
             self.evictions.fetch_add(1, Ordering::Relaxed);
         }
@@ -503,9 +513,6 @@ impl Routes {
     }
 
     /// The finder's count, by which the table knows how often a route was used.
-            if let Some(route) = state.table.get(gsi) {
-                trace::evict(gsi, &route.message);
-            }
     fn uses(&self, gsi: u32) -> u32 {
         self.finder.as_ref().map_or(0, |finder| finder.uses(gsi))
     }

@@ -14,6 +14,7 @@ use kvm_bindings::{
 
 use super::gsi::GsiSet;
 use super::sizing::Uses;
+use crate::dump::{list_of, RouteState, TableState};
 use crate::error::{Error, Result};
 use crate::message::{Message, NO_REQUESTER};
 
@@ -264,6 +265,20 @@ impl Table {
             self.routes.pop();
         }
         before
+    }
+
+    pub fn describe(&self, is_written: bool) -> Result<TableState> {
+        let mut routes = list_of(self.count)?;
+        let mut fixed = list_of(self.fixed.len())?;
+        let mut explicit = list_of(self.explicit_count)?;
+        let state = |(gsi, route): (u32, &Option<Route>)| {
+            let Route { message, pins, live, is_pin, .. } = (*route)?;
+            Some(RouteState { gsi, message, pins, live, is_pin })
+        };
+        routes.extend((0..).zip(&self.routes).filter_map(state));
+        fixed.extend_from_slice(&self.fixed);
+        explicit.extend(self.explicit.values().flatten());
+        Ok(TableState { routes, fixed, explicit, is_written })
     }
 
     // ---- the kernel's answer -------------------------------------------------------------------

@@ -250,6 +250,46 @@ static void dumps_are_whole_while_others_change(enum host host)
     pthread_join(thread, NULL);
 }
 
+/* ---- a machine at work: the last two dumps, which scripts/check-view shows ---- */
+
+static struct msi_device *device_named(struct rig *rig, const char *name, uint32_t kind, uint32_t vectors, uint32_t requester)
+{
+    struct msi_device_config config = MSIROUTE_DEVICE_CONFIG_INIT;
+    config.name = name;
+    config.kind = kind;
+    config.vectors = vectors;
+    config.requester = requester;
+    struct msi_device *dev = rig_device_of(rig, &config);
+    for (uint32_t i = 0; i < vectors && i < 6; i++) {
+        expect_ok(msi_vector_set(dev, i, TO(i % 2, 0x50 + rig->n_devices * 8 + i)));
+        if (kind == MSIROUTE_KIND_MSIX && i != 2)
+            expect_ok(msi_vector_unmask(dev, i));
+    }
+    return dev;
+}
+
+static void a_machine_at_work_is_told(enum host host)
+{
+    RIG(rig, host, ROUTES(4));
+    if (!begin(&rig, false, 4) || !promote(&rig, 0, 2))
+        return;
+    struct msi_device *net = device_named(&rig, "virtio-net <0>", MSIROUTE_KIND_MSIX, 64, 0x0010);
+    struct msi_device *disk = device_named(&rig, "</script><img src=x onerror=\"document.title='broken'\">&amp;", MSIROUTE_KIND_MSIX, 9, 0x0018);
+    device_named(&rig, "hpet", MSIROUTE_KIND_PLAIN, 3, MSIROUTE_NO_REQUESTER);
+    expect_ok(msi_device_set_control(net, MSIROUTE_ENABLED));
+    expect_eq(msi_deliver(net, 2), MSIROUTE_PENDING);
+    expect_ok(msi_vector_bind_eventfd(net, 2, rig_eventfd(&rig, EFD_NONBLOCK), 0));
+    expect_ok(msi_vector_bind_eventfd(net, 3, rig_eventfd(&rig, EFD_NONBLOCK), MSIROUTE_EVENTFD_KERNEL_ONLY));
+    free(dump(&rig));
+    expect_ok(msi_vector_unmask(net, 2));
+    for (unsigned n = 0; n < 5; n++) {
+        raise_line(&rig, 3);
+        serve(&rig);
+    }
+    expect_ok(msi_device_set_bus_master(disk, 0));
+    expect_told(&rig, "\"name\":\"virtio-net <0>\"");
+}
+
 int main(void)
 {
     static const struct test tests[] = {
@@ -264,6 +304,7 @@ int main(void)
         TEST(EVERYWHERE, a_write_may_call_the_library),
         TEST(EVERYWHERE, bad_arguments_are_refused),
         TEST(EVERYWHERE, dumps_are_whole_while_others_change),
+        TEST(ON_FAKE, a_machine_at_work_is_told),
     };
     return TAP_MAIN(tests);
 }

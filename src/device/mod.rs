@@ -407,7 +407,7 @@ impl Device {
         };
         let mut late = (0..).zip(vectors).filter(|(_, it)| is_late(*it)).map(|(index, _)| index);
         let first = late.next()?;
-        Some(first..late.last().unwrap_or(first) + 1)
+        Some(first..late.last().unwrap_or(first).saturating_add(1))
     }
 
     fn all(&self) -> Range<u32> {

@@ -150,12 +150,12 @@ impl RouteCache {
     fn inside_relay<T>(&self, work: impl FnOnce(&Relay) -> Result<T>) -> Result<T> {
         let relay = self.relay().ok_or_else(is_off)?;
         // Before the look at `stopping`: who stops it looks at the number after having set that, under the same lock.
-        *relay.runners.lock() += 1;
+        count(relay, |runners| runners.saturating_add(1));
         let result = match relay.stopping.load(Ordering::SeqCst) || !relay.is_on() {
             true => Err(is_off()),
             false => work(relay),
         };
-        *relay.runners.lock() -= 1;
+        count(relay, |runners| runners.saturating_sub(1));
         relay.left.notify_all();
         result
     }
@@ -178,12 +178,14 @@ impl RouteCache {
         desk.end_samples(now, relay);
         if desk.next_batch.is_none_or(|due| now >= due) && self.promote_batch(relay, desk) {
             let cost = now.elapsed();
-            desk.next_batch = Some(now + (cost * PROMOTIONS_ONE_IN).max(BETWEEN_BATCHES));
+            desk.next_batch =
+                now.checked_add(cost.saturating_mul(PROMOTIONS_ONE_IN).max(BETWEEN_BATCHES));
         }
         if !desk.waiting.is_empty() && desk.next_samples.is_none_or(|due| now >= due) {
             let start = Instant::now();
             desk.begin_samples(start);
-            desk.next_samples = Some(start + (start.elapsed() * SAMPLES_ONE_IN).max(SAMPLE));
+            let pause = start.elapsed().saturating_mul(SAMPLES_ONE_IN).max(SAMPLE);
+            desk.next_samples = start.checked_add(pause);
         }
     }
 
@@ -228,6 +230,12 @@ impl RouteCache {
     }
 }
 
+/// Threads inside the relay.
+fn count(relay: &Relay, change: impl FnOnce(u32) -> u32) {
+    let mut runners = relay.runners.lock();
+    *runners = change(*runners);
+}
+
 impl Desk {
     fn take_hottest(&mut self, n: usize) -> Vec<Candidate> {
         let waiting = std::mem::take(&mut self.waiting);
@@ -252,7 +260,7 @@ impl Desk {
         self.promoted.retain(|(owner, index)| {
             owner.strong_count() > 0 && seen.insert((owner.as_ptr().cast::<()>().addr(), *index))
         });
-        self.prune_at = 2 * self.promoted.len();
+        self.prune_at = self.promoted.len().saturating_mul(2);
     }
 
     fn begin_samples(&mut self, now: Instant) {
@@ -265,8 +273,8 @@ impl Desk {
             let Some(item) = item(&next) else { continue };
             match item.owner.sample(item.index) {
                 Sample::Begun => {
-                    self.sampled.push_back((now + SAMPLE, next));
-                    wanted -= 1;
+                    self.sampled.push_back((now.checked_add(SAMPLE).unwrap_or(now), next));
+                    wanted = wanted.saturating_sub(1);
                 }
                 Sample::NotNow => self.promoted.push_back(next),
                 Sample::Gone => {}
@@ -283,7 +291,7 @@ impl Desk {
                 Verdict::Idle => {
                     relay.demotions.fetch_add(1, Ordering::Relaxed);
                     trace::demote(&item);
-                    self.room += 1;
+                    self.room = self.room.saturating_add(1);
                 }
                 Verdict::Gone => {}
             }

@@ -366,7 +366,8 @@ impl Routes {
         let (others, room) = (table.others(), table.unpinned_room());
         let back = sizing.look(table.count_uses(|gsi| self.uses(gsi)), others, room);
         let target = sizing.target().min(room);
-        let surplus = (table.idle() + 1 + back.len()).saturating_sub(target);
+        let surplus =
+            table.idle().saturating_add(back.len()).saturating_add(1).saturating_sub(target);
         state.back = back;
         if surplus > 0 {
             self.evict(state, surplus);
@@ -386,7 +387,7 @@ impl Routes {
             write_errors: self.write_errors.load(Ordering::Relaxed),
             evictions: self.evictions.load(Ordering::Relaxed),
             routes,
-            pinned: routes - state.table.idle() as u64,
+            pinned: routes.saturating_sub(state.table.idle() as u64),
         }
     }
 
@@ -462,7 +463,10 @@ impl Routes {
         let table = &state.table;
         let found = table.find(&message);
         let newly_pinned = found.and_then(|gsi| table.get(gsi)).is_none_or(|route| route.pins == 0);
-        if self.finder.is_some() && newly_pinned && table.unpinned_room() + freed <= MIN_DYNAMIC {
+        if self.finder.is_some()
+            && newly_pinned
+            && table.unpinned_room().saturating_add(freed) <= MIN_DYNAMIC
+        {
             return Err(no_room());
         }
         let gsi = match found {
@@ -481,7 +485,7 @@ impl Routes {
             None => 1,
         };
         if let Some(surplus) = state.table.idle().checked_sub(state.idle_limit()) {
-            self.evict(state, surplus + together);
+            self.evict(state, surplus.saturating_add(together));
         }
         if let Some(gsi) = state.add(message, uses) {
             return Ok(gsi);
@@ -519,7 +523,8 @@ impl Routes {
 
     /// Idle routes make way for so many entries, as far as there are any.
     fn make_room(&self, state: &mut State, entries: usize) {
-        let missing = (state.table.entry_count() + entries).saturating_sub(state.table.limit());
+        let wanted = state.table.entry_count().saturating_add(entries);
+        let missing = wanted.saturating_sub(state.table.limit());
         self.evict(state, missing);
     }
 

@@ -85,7 +85,7 @@ impl Table {
 
     /// Entries in the table, of whatever kind.
     pub fn entry_count(&self) -> usize {
-        self.fixed.len() + self.explicit_count + self.count
+        self.fixed.len().saturating_add(self.explicit_count).saturating_add(self.count)
     }
 
     pub fn limit(&self) -> usize {
@@ -107,7 +107,7 @@ impl Table {
     /// Room for routes that nobody has pinned: what is free and what is idle.
     pub fn unpinned_room(&self) -> usize {
         let entries = self.limit.saturating_sub(self.entry_count());
-        entries.min(self.gsis.free() as usize) + self.idle
+        entries.min(self.gsis.free() as usize).saturating_add(self.idle)
     }
 
     pub fn find(&self, message: &Message) -> Option<u32> {
@@ -126,8 +126,8 @@ impl Table {
 
     pub fn pin(&mut self, gsi: u32) {
         if let Some(Some(route)) = self.routes.get_mut(gsi as usize) {
-            self.idle -= usize::from(route.pins == 0);
-            route.pins += 1;
+            lower(&mut self.idle, usize::from(route.pins == 0));
+            route.pins = route.pins.saturating_add(1);
             self.tick = self.tick.wrapping_add(1);
             route.touched = self.tick;
         }
@@ -136,7 +136,7 @@ impl Table {
     pub fn unpin(&mut self, gsi: u32) {
         if let Some(Some(route)) = self.routes.get_mut(gsi as usize) {
             route.pins = route.pins.saturating_sub(1);
-            self.idle += usize::from(route.pins == 0);
+            raise(&mut self.idle, usize::from(route.pins == 0));
             self.tick = self.tick.wrapping_add(1);
             route.touched = self.tick;
         }
@@ -230,7 +230,7 @@ impl Table {
 
     /// Entries that are no idle routes.
     pub fn others(&self) -> usize {
-        self.entry_count() - self.idle
+        self.entry_count().saturating_sub(self.idle)
     }
 
     fn stage(&mut self, gsi: u32, route: Option<Route>) {
@@ -242,7 +242,7 @@ impl Table {
     fn put(&mut self, gsi: u32, route: Option<Route>) -> Option<Route> {
         let at = gsi as usize;
         if at >= self.routes.len() {
-            self.routes.resize(at + 1, None);
+            self.routes.resize(at.saturating_add(1), None);
         }
         let before = std::mem::replace(self.routes.get_mut(at)?, route);
         if let Some(before) = before {
@@ -250,16 +250,16 @@ impl Table {
                 self.by_message.remove(&before.message);
                 self.gsis.give_back(gsi);
             }
-            self.count -= 1;
-            self.idle -= usize::from(before.pins == 0);
+            lower(&mut self.count, 1);
+            lower(&mut self.idle, usize::from(before.pins == 0));
         }
         if let Some(route) = route {
             if !route.is_pin {
                 self.by_message.insert(route.message, gsi);
                 self.gsis.take(gsi);
             }
-            self.count += 1;
-            self.idle += usize::from(route.pins == 0);
+            raise(&mut self.count, 1);
+            raise(&mut self.idle, usize::from(route.pins == 0));
         }
         while let Some(None) = self.routes.last() {
             self.routes.pop();
@@ -363,7 +363,8 @@ impl Table {
     /// Other entries for a GSI; none take it out of the table. False if there is no room.
     pub fn stage_explicit(&mut self, gsi: u32, entries: Vec<kvm_irq_routing_entry>) -> bool {
         let before = self.explicit(gsi).len();
-        if self.entry_count() - before + entries.len() > self.limit {
+        let others = self.entry_count().saturating_sub(before);
+        if others.saturating_add(entries.len()) > self.limit {
             return false;
         }
         let before = self.put_explicit(gsi, entries);
@@ -376,13 +377,13 @@ impl Table {
         gsi: u32,
         entries: Vec<kvm_irq_routing_entry>,
     ) -> Vec<kvm_irq_routing_entry> {
-        self.explicit_count += entries.len();
+        raise(&mut self.explicit_count, entries.len());
         let before = match entries.is_empty() {
             true => self.explicit.remove(&gsi),
             false => self.explicit.insert(gsi, entries),
         };
         let before = before.unwrap_or_default();
-        self.explicit_count -= before.len();
+        lower(&mut self.explicit_count, before.len());
         before
     }
 
@@ -433,7 +434,8 @@ impl Table {
                 None => {}
             }
         }
-        if self.entry_count() - self.fixed.len() + fixed.len() > self.limit {
+        let others = self.entry_count().saturating_sub(self.fixed.len());
+        if others.saturating_add(fixed.len()) > self.limit {
             return Err(Error::new(libc::ENOSPC, "more fixed routes than the table has room for"));
         }
         Ok(self.exchange_fixed(fixed))
@@ -466,6 +468,17 @@ impl Route {
     pub fn used(&self, count: u32) -> Uses {
         self.uses.and(count.wrapping_sub(self.counted))
     }
+}
+
+/// A count that the table keeps goes up.
+fn raise(count: &mut usize, by: usize) {
+    *count = count.saturating_add(by);
+}
+
+/// It goes down; a program that lost count would not be stopped for it, but a test is.
+fn lower(count: &mut usize, by: usize) {
+    debug_assert!(*count >= by, "what is not there is taken away");
+    *count = count.saturating_sub(by);
 }
 
 fn msi_entry(gsi: u32, message: &Message) -> kvm_irq_routing_entry {

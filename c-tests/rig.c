@@ -85,7 +85,8 @@ struct msi_device *rig_device_of(struct rig *rig, const struct msi_device_config
     struct msi_device *dev = NULL;
     char name[32];
     snprintf(name, sizeof(name), "device-%zu", rig->n_devices);
-    config.name = name;
+    if (!config.name)
+        config.name = name;
     if (!expect(rig->n_devices < MAX_DEVICES) || !expect_ok(msi_device_new(rig->cache, &config, &dev)))
         return NULL;
     rig->devices[rig->n_devices++] = dev;

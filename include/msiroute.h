@@ -793,6 +793,23 @@ int msi_device_set_control(struct msi_device *dev,
 uint32_t msi_device_state(const struct msi_device *dev);
 
 /**
+ * Tells all that there is to tell of a cache, its devices and its routes, as JSON in UTF-8: docs/dump.schema.json says what
+ * is in it. For people and their tools; may be called at any time. Two dumps' counters and times give rates.
+ *
+ * Waits for each device's lock, one at a time, and holds it as long as copying the state of its vectors takes (one poll(2) for
+ * each eventfd that the kernel does not serve); for the table's and the relay's likewise. So each device is as it was at one
+ * moment, but not all of them at the same. [control]
+ *
+ * \param write   called with the next piece, 1 to 4096 bytes, not zero-terminated; on this thread, with no lock held: it may
+ *                call the library. A negative errno ends the dump.
+ * \param opaque  for `write`.
+ * \return 0; -EINVAL; -ENOMEM (`write` was not called); what `write` returned.
+ */
+int msi_route_cache_dump(const struct msi_route_cache *cache,
+                         int (*write)(void *opaque, const char *text, size_t len),
+                         void *opaque);
+
+/**
  * Adds a route under a GSI that the VMM gets to know: for a VMM that already thinks in GSIs, and for entries that are no
  * messages (HV_SINT, Xen, pins). Staged until the commit, or until an irqfd is bound to it; then it is in the kernel's
  * table for good. Several IRQCHIP entries may be on a GSI, and an identical one again is nothing. A message that is none

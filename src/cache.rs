@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::backend::kvm::KvmBackend;
 use crate::backend::{self, Backend, Features, Host, Reception};
+use crate::dump::Described;
 use crate::error::{Error, Result};
 use crate::hash::{self, HashMap, HashSet};
 use crate::message::{Addressing, GuestMessage, Message, NO_REQUESTER};
@@ -20,6 +21,7 @@ use crate::remap::{Remap, Translate, NO_TAG};
 use crate::routes::Routes;
 use crate::stats::Stats;
 use crate::sync::{self, barrier, Readers};
+use crate::trace;
 use crate::transaction;
 
 /// What a cache is made with; the default is a plain one.
@@ -88,6 +90,8 @@ pub(crate) trait Member: Send + Sync {
     fn retry(&self) -> Result<()>;
     /// Vectors that are open and have an eventfd nobody serves.
     fn unserved(&self) -> u64;
+    /// All of it, for people.
+    fn describe(&self) -> Result<Described<'_>>;
 }
 
 /// One VM's routes and what its devices share. See the [module](self).
@@ -206,6 +210,7 @@ impl RouteCache {
     /// Errors: `EINVAL` if it is no interrupt message; `EAGAIN` while the cache is paused (it has nowhere to be kept); what
     /// the kernel says.
     pub fn deliver_message(&self, address: u64, data: u32, requester: u32) -> Result<Reception> {
+        trace::deliver_message(self, address, data, requester);
         let message = self.encode(GuestMessage { address, data }, requester);
         let message = message.ok_or_else(not_a_message)?;
         loop {
@@ -222,6 +227,7 @@ impl RouteCache {
         data: u32,
         requester: u32,
     ) -> Result<Option<Reception>> {
+        trace::deliver_message(self, address, data, requester);
         let message = GuestMessage { address, data };
         while !self.remap.is_on() {
             let encoded = self.encode(message, requester).ok_or_else(not_a_message)?;
@@ -443,6 +449,11 @@ impl RouteCache {
     /// SeqCst: pairs with `pause`, which stores it and then waits for sections, and for the vIOMMU's function.
     pub(crate) fn is_paused(&self) -> bool {
         self.paused.load(Ordering::SeqCst)
+    }
+
+    /// How often.
+    pub(crate) fn pause_count(&self) -> u32 {
+        *self.pauses.lock()
     }
 
     /// Waits until it is either paused, with all its members, or not. Not with a lock held.

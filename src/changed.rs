@@ -19,7 +19,7 @@ impl Changed {
 
     /// The first to the last vector that changed; of those between, some may be as before.
     pub fn vectors(&self) -> Option<Range<u32>> {
-        self.vectors.map(|(first, last)| first..last + 1)
+        self.vectors.map(|(first, last)| first..last.saturating_add(1))
     }
 
     pub(crate) fn add_vector(&mut self, index: u32) {

@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::trace;
+
 /// An errno and what was being done when it came. One word long, for it travels along the fast path.
 #[derive(Clone, Debug)]
 pub struct Error(Box<Failure>);
@@ -21,7 +23,9 @@ impl Error {
     /// `errno` is positive, as in `<errno.h>`.
     #[cold]
     pub fn new(errno: i32, doing: impl Into<Cow<'static, str>>) -> Self {
-        Error(Box::new(Failure { errno, doing: doing.into() }))
+        let doing = doing.into();
+        trace::error(errno, &doing);
+        Error(Box::new(Failure { errno, doing }))
     }
 
     /// The calling thread's `errno`, set by the system call that just failed.

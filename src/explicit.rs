@@ -18,6 +18,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::arm;
 use crate::cache::{first_error, refuse_reentry, Member, RouteCache};
+use crate::dump::{list_of, Described, ExplicitState};
 use crate::error::{Error, Result};
 use crate::irqfd::{self, Irqfd};
 use crate::owner::{Finish, Item, Owner, Stage, Staged};
@@ -608,6 +609,18 @@ impl Member for ExplicitRoutes {
         let flushed = arm::flush(&self.cache, &items);
         items.iter().for_each(|item| self.settle(self.state.lock(), item.index));
         flushed
+    }
+
+    fn describe(&self) -> Result<Described<'_>> {
+        let state = self.state.lock();
+        let mut gsis = list_of(state.gsis.len())?;
+        gsis.extend(state.gsis.iter().map(|(&gsi, here)| ExplicitState {
+            gsi,
+            staged: here.before.is_some(),
+            eventfds: here.irqfds.len(),
+            bound: here.irqfds.iter().filter(|irqfd| irqfd.bound.is_some()).count(),
+        }));
+        Ok(Described::Explicit(gsis))
     }
 
     fn unserved(&self) -> u64 {

@@ -19,7 +19,7 @@ const UNBINDERS: usize = 8;
 enum File {
     Duplicate(OwnedFd),
     /// Stays open, and this file, until it is let go: the VMM's promise.
-    Borrowed(RawFd),
+    Borrowed(BorrowedFd<'static>),
 }
 
 pub(crate) struct Irqfd {
@@ -39,8 +39,7 @@ impl AsFd for Irqfd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.file {
             File::Duplicate(fd) => fd.as_fd(),
-            // SAFETY: promised to stay open until it is let go; whoever lets it go drops this.
-            File::Borrowed(fd) => unsafe { BorrowedFd::borrow_raw(*fd) },
+            File::Borrowed(fd) => *fd,
         }
     }
 }
@@ -60,7 +59,11 @@ impl Irqfd {
             Some(identity) => EventfdKey::Identity(identity),
             None => EventfdKey::Number(number),
         };
-        let file = if borrow { File::Borrowed(number) } else { File::Duplicate(duplicate(fd)?) };
+        let file = match borrow {
+            // SAFETY: promised to stay open until it is let go; whoever lets it go drops this.
+            true => File::Borrowed(unsafe { BorrowedFd::borrow_raw(number) }),
+            false => File::Duplicate(duplicate(fd)?),
+        };
         if let Some(resample) = resample {
             eventfd::inspect(resample)?;
         }

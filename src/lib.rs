@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `capi` | the C surface |
 //! | [`device`] | a function's vectors: the guest's accesses, control, delivery, eventfds, transactions |
+//! | `dump` | all that a cache knows, as JSON |
 //! | [`cache`] | what one VM's devices share |
 //! | `routes` | the kernel's table as a cache: changes staged, written, only then believed |
 //! | `vector` | one vector: message, mask, pending |
@@ -24,6 +25,7 @@
 //! | `helpers` | short-lived threads |
 //! | `hash` | hash tables with one secret a process |
 //! | `cancel` | threads that are cancelled |
+//! | `trace` | static tracepoints |
 //! | `sync` | the asymmetric reader/writer lock that deliveries read under |
 //! | [`message`], [`error`], [`stats`] | plain values |
 
@@ -35,12 +37,14 @@ mod cancel;
 pub mod capi;
 mod changed;
 pub mod device;
+mod dump;
 pub mod error;
 mod eventfd;
 pub mod explicit;
 mod hash;
 mod helpers;
 mod irqfd;
+mod json;
 pub mod message;
 mod owner;
 mod registers;
@@ -50,6 +54,7 @@ mod routes;
 mod snapshot;
 pub mod stats;
 mod sync;
+mod trace;
 mod transaction;
 mod vector;
 

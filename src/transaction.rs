@@ -66,7 +66,7 @@ thread_local! {
 
 /// `None` in a thread that is ending: it has no transactions any more.
 fn with_open<T>(f: impl FnOnce(&mut Vec<Transaction>) -> T) -> Option<T> {
-    OPEN.try_with(|open| f(&mut open.borrow_mut())).ok()
+    OPEN.try_with(|open| Some(f(&mut *open.try_borrow_mut().ok()?))).ok().flatten()
 }
 
 /// This thread's transaction, of those that are open the one that began last.

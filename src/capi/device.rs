@@ -120,7 +120,7 @@ fn on_change(changed: ChangedFunction, opaque: *mut c_void, handle: *mut msi_dev
         let what = if change.enable { MSIROUTE_CHANGED_ENABLE } else { 0 }
             | if vectors.is_some() { MSIROUTE_CHANGED_VECTORS } else { 0 };
         let vectors = vectors.unwrap_or_default();
-        let n = vectors.end - vectors.start;
+        let n = vectors.end.saturating_sub(vectors.start);
         // SAFETY: as the header says, until the last reference is freed: that waits for this call, and none comes after.
         unsafe { changed(*opaque, *handle, what, vectors.start, n) };
     })

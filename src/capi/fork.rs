@@ -25,7 +25,7 @@ pub(super) fn watch() -> Result<()> {
                 errno => Err(Error::new(errno, "pthread_atfork")),
             }
         })
-        .map(|()| ())
+        .copied()
 }
 
 /// KVM says the same to a process that has not made the VM.

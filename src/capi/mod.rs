@@ -10,6 +10,7 @@
 pub mod cache;
 pub mod deliver;
 pub mod device;
+mod dump;
 pub mod explicit;
 mod fork;
 pub mod guest;
@@ -52,7 +53,8 @@ thread_local! {
 
 fn last_error() -> *const c_char {
     // A thread that is exiting has no text any more.
-    LAST_ERROR.try_with(|text| text.borrow().as_ptr()).unwrap_or(c"".as_ptr())
+    let text = LAST_ERROR.try_with(|text| text.try_borrow().map(|text| text.as_ptr()));
+    text.ok().and_then(|text| text.ok()).unwrap_or(c"".as_ptr())
 }
 
 /// The error in words for later, its number for now.
@@ -60,8 +62,8 @@ fn last_error() -> *const c_char {
 fn fail(error: &Error) -> c_int {
     keeping_errno(|| {
         let text = CString::new(error.to_string()).unwrap_or_default();
-        let _ = LAST_ERROR.try_with(|last| last.replace(text));
-        -error.errno()
+        let _ = LAST_ERROR.try_with(|last| last.try_borrow_mut().map(|mut last| *last = text));
+        error.errno().saturating_neg()
     })
 }
 

@@ -6,6 +6,7 @@ use crate::backend::{Backend, Reception};
 use crate::cache::Sending;
 use crate::error::{Error, Result};
 use crate::sync::{self, FastSlot};
+use crate::trace;
 use crate::vector::{Attempt, Cause, Vector};
 
 impl Device {
@@ -23,6 +24,7 @@ impl Device {
     /// `None`, and nothing was done, in any other. Leaves `errno` alone.
     #[inline(always)]
     pub(crate) fn deliver_fast(&self, slot: FastSlot, index: u32) -> Option<Result<Reception>> {
+        trace::deliver(self, index);
         let vector = self.vectors.get(index as usize)?;
         let kvm = self.cache.direct_kvm()?;
         let (_section, message) = vector.open_fast(slot, &self.gate)?;
@@ -37,15 +39,15 @@ impl Device {
             .map(|(_section, message)| self.cache.send(&message, false));
         match sending {
             Some(Sending::Done(Reception::Accepted)) => Ok(Delivery::Sent),
-            Some(sending) => self.go_on(vector, Cause::Raised, Attempt::Sent(sending)),
-            None => self.attempt_and_go_on(vector, Cause::Raised),
+            Some(sending) => self.go_on(index, vector, Cause::Raised, Attempt::Sent(sending)),
+            None => self.attempt_and_go_on(index, vector, Cause::Raised),
         }
     }
 
     #[cold]
-    fn attempt_and_go_on(&self, vector: &Vector, cause: Cause) -> Result<Delivery> {
+    fn attempt_and_go_on(&self, index: u32, vector: &Vector, cause: Cause) -> Result<Delivery> {
         let attempt = self.attempt(vector, cause);
-        self.go_on(vector, cause, attempt)
+        self.go_on(index, vector, cause, attempt)
     }
 
     fn attempt(&self, vector: &Vector, cause: Cause) -> Attempt<Sending> {
@@ -62,6 +64,7 @@ impl Device {
     #[cold]
     fn go_on(
         &self,
+        index: u32,
         vector: &Vector,
         mut cause: Cause,
         mut attempt: Attempt<Sending>,
@@ -89,6 +92,7 @@ impl Device {
                     if gate & closed::DISABLED != 0 {
                         return Ok(Delivery::Disabled);
                     }
+                    trace::pend(self, index);
                     if !vector.keep(&self.gate) {
                         return Ok(match vector.is_only_blocked(&self.gate) {
                             true => Delivery::Blocked,
@@ -116,7 +120,7 @@ impl Device {
     pub(super) fn hand_over(&self, index: u32) -> Result<()> {
         match self.vector(index) {
             Ok(vector) if vector.is_pending() => {
-                self.attempt_and_go_on(vector, Cause::Opened).map(|_| ())
+                self.attempt_and_go_on(index, vector, Cause::Opened).map(|_| ())
             }
             _ => Ok(()),
         }

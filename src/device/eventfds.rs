@@ -200,6 +200,11 @@ impl Eventfds {
         found.map(|eventfd| eventfd.irqfd.bound.is_some())
     }
 
+    /// How many the kernel reads.
+    pub fn bound(&self) -> usize {
+        self.list.iter().filter(|eventfd| eventfd.irqfd.bound.is_some()).count()
+    }
+
     pub fn any_bound(&self) -> bool {
         self.list.iter().any(|eventfd| eventfd.irqfd.bound.is_some())
     }

@@ -3,6 +3,7 @@
 //!
 //! - [`vectors`]: what can be done to one vector.
 //! - [`deliver`]: raising it.
+//! - [`describe`]: telling people.
 //! - [`change`]: the one way in which messages, masks and the function's gate change.
 //! - [`guest`]: the guest's accesses to registers.
 //! - [`function`]: what concerns all vectors at once.
@@ -25,6 +26,7 @@
 mod arming;
 mod change;
 mod deliver;
+mod describe;
 mod eventfds;
 mod function;
 mod guest;
@@ -42,6 +44,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::arm;
 use crate::backend::Reception;
 use crate::cache::{first_error, refuse_reentry, Member, RouteCache};
+use crate::dump::Described;
 use crate::error::{Error, Result};
 use crate::message::{GuestMessage, NO_REQUESTER};
 use crate::owner::Item;
@@ -404,7 +407,7 @@ impl Device {
         };
         let mut late = (0..).zip(vectors).filter(|(_, it)| is_late(*it)).map(|(index, _)| index);
         let first = late.next()?;
-        Some(first..late.last().unwrap_or(first) + 1)
+        Some(first..late.last().unwrap_or(first).saturating_add(1))
     }
 
     fn all(&self) -> Range<u32> {
@@ -515,6 +518,10 @@ impl Member for Device {
 
     fn stop_relaying(&self) -> Result<()> {
         Device::stop_relaying(self)
+    }
+
+    fn describe(&self) -> Result<Described<'_>> {
+        Device::describe(self).map(Described::Device)
     }
 
     fn relayed(&self) -> u64 {

@@ -25,6 +25,11 @@ thread_local! {
     static TELLING: RefCell<Vec<usize>> = const { RefCell::new(Vec::new()) };
 }
 
+/// `None` in a thread that is ending: it knows no more whom it is telling.
+fn with_telling<T>(f: impl FnOnce(&mut Vec<usize>) -> T) -> Option<T> {
+    TELLING.try_with(|telling| Some(f(&mut *telling.try_borrow_mut().ok()?))).ok().flatten()
+}
+
 impl Listener {
     pub fn new(on_change: OnChange) -> Self {
         Listener { on_change, silenced: RwLock::new(false) }
@@ -36,7 +41,7 @@ impl Listener {
 
     /// Whether this thread is inside the function.
     fn is_being_told(&self) -> bool {
-        TELLING.try_with(|telling| telling.borrow().contains(&self.address())).unwrap_or(false)
+        with_telling(|telling| telling.contains(&self.address())).unwrap_or(false)
     }
 
     /// False, and nothing was told, if `not_now` says so; it is asked where pausing waits for it.
@@ -49,10 +54,10 @@ impl Listener {
         if not_now() {
             return false;
         }
-        let told = TELLING.try_with(|telling| telling.borrow_mut().push(self.address()));
+        let told = with_telling(|telling| telling.push(self.address()));
         cancel::put_off(|| (self.on_change)(changed));
-        if told.is_ok() {
-            let _ = TELLING.try_with(|telling| telling.borrow_mut().pop());
+        if told.is_some() {
+            with_telling(Vec::pop);
         }
         true
     }
@@ -100,7 +105,7 @@ impl Device {
     /// Waits until the VMM's function does not run; not from inside such a function, of whatever device: two of them
     /// could wait for each other.
     pub(super) fn wait_until_told(&self) {
-        let is_inside = TELLING.try_with(|telling| !telling.borrow().is_empty()).unwrap_or(false);
+        let is_inside = with_telling(|telling| !telling.is_empty()).unwrap_or(false);
         if let Some(listener) = self.listener.as_ref().filter(|_| !is_inside) {
             drop(listener.silenced.write());
         }

@@ -16,6 +16,7 @@ use crate::cache::first_error;
 use crate::error::Result;
 use crate::owner::{Owner, Sample, ServedBy, Verdict};
 use crate::relay::Relay;
+use crate::trace;
 use crate::vector::Vector;
 
 /// Signals that make a vector busy.
@@ -51,16 +52,16 @@ pub(super) struct Traffic {
 
 impl Traffic {
     fn calm(&self) -> Duration {
-        CALM * (1 << self.restless)
+        CALM.saturating_mul(1u32.checked_shl(self.restless.into()).unwrap_or(u32::MAX))
     }
 
     /// The vector's eventfds are not the kernel's any more, for the guest changed it.
     pub fn unbound(&mut self) {
         if let Some(promoted) = self.promoted.take() {
-            let was_worth_it = promoted.elapsed() > self.calm() * WORTH;
+            let was_worth_it = promoted.elapsed() > self.calm().saturating_mul(WORTH);
             self.restless = match was_worth_it {
                 true => self.restless.saturating_sub(1),
-                false => (self.restless + 1).min(MOST_IMPATIENT),
+                false => self.restless.saturating_add(1).min(MOST_IMPATIENT),
             };
         }
         self.is_sampled = false;
@@ -123,6 +124,7 @@ impl Device {
             if is_open && eventfds.may_be_relayed() {
                 // Together with what is pending: one message. What comes after this the relay is told of.
                 if eventfds.take_counted() {
+                    trace::relay(self, index);
                     vector.set_pending();
                     relay.messages.fetch_add(1, Ordering::Relaxed);
                 }
@@ -181,6 +183,7 @@ impl Device {
         if !eventfds.take_counted() {
             return;
         }
+        trace::relay(self, index);
         vector.set_pending();
         relay.messages.fetch_add(1, Ordering::Relaxed);
         let can_bind = self.cache.features().irqfd;
@@ -212,7 +215,7 @@ impl Device {
             }
         }
         let traffic = &mut eventfds.traffic;
-        traffic.next_rest = (traffic.next_rest * 2).clamp(1, MOST_REST);
+        traffic.next_rest = traffic.next_rest.saturating_mul(2).clamp(1, MOST_REST);
         traffic.rest = traffic.next_rest;
     }
 
@@ -237,7 +240,7 @@ impl Device {
             if errno != 0 {
                 // The kernel's own reasons, which no other vector's route changes: it is tried again, ever later.
                 (traffic.signals, traffic.open_since) = (0, Some(Instant::now()));
-                traffic.restless = (traffic.restless + 1).min(MOST_IMPATIENT);
+                traffic.restless = traffic.restless.saturating_add(1).min(MOST_IMPATIENT);
             }
             // Else it was changed meanwhile.
             ServedBy::Nobody

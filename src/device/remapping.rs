@@ -148,8 +148,8 @@ impl Device {
         let Ok(mut control) = self.lock() else { return outcome };
         let mut questions = self.questions(&mut control, indices);
         let range = |questions: &[Question]| match questions {
-            [first, .., last] => first.index..last.index + 1,
-            [only] => only.index..only.index + 1,
+            [first, .., last] => first.index..last.index.saturating_add(1),
+            [only] => only.index..only.index.saturating_add(1),
             [] => 0..0,
         };
         outcome.indices = range(&questions);

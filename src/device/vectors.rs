@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::message::GuestMessage;
 use crate::registers::msi::MsiBits;
 use crate::registers::Registers;
-use crate::vector;
+use crate::vector::{self, Vector};
 
 impl Device {
     /// Gives a vector a message, the guest's address and data. The old one is not sent once this has
@@ -268,6 +268,10 @@ impl Device {
     pub fn info(&self, index: u32) -> Result<VectorInfo> {
         let mut control = self.lock()?;
         let (vector, vector_control) = self.both(&mut control, index)?;
+        Ok(self.info_of(vector, vector_control))
+    }
+
+    pub(super) fn info_of(&self, vector: &Vector, vector_control: &VectorControl) -> VectorInfo {
         let eventfds = vector_control.eventfds.as_deref();
         let state = self.state();
         let message = vector_control.message();
@@ -275,7 +279,7 @@ impl Device {
         let set = vector.is_set() || message.is_some_and(is_asked);
         let unmasked = !vector.is_masked() && state.enabled && !state.function_masked;
         let message = message.unwrap_or_default();
-        Ok(VectorInfo {
+        VectorInfo {
             set,
             masked: vector.is_masked(),
             live: set && unmasked && !vector.is_blocked(),
@@ -290,6 +294,6 @@ impl Device {
             eventfds: eventfds.map_or(0, |it| u32::try_from(it.len()).unwrap_or(u32::MAX)),
             gsi: eventfds.and_then(|it| it.route).map(|route| route.gsi),
             errno: eventfds.map_or(0, Eventfds::errno),
-        })
+        }
     }
 }

@@ -95,7 +95,8 @@ impl Relay {
 
     /// The kernel serves these already.
     pub fn list(&self, promoted: Vec<Candidate>) {
-        self.desk.lock().promoted.extend(promoted);
+        let mut desk = self.desk.lock();
+        promoted.into_iter().for_each(|candidate| desk.promoted.push_back(candidate));
     }
 
     /// Is to be given to the kernel.

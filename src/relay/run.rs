@@ -15,9 +15,11 @@ use super::set::Events;
 use super::{Candidate, Relay};
 use crate::arm;
 use crate::cache::{first_error, refuse_reentry, RouteCache};
+use crate::dump::RelayState;
 use crate::error::{Error, Result};
 use crate::hash::HashSet;
 use crate::owner::{Item, Sample, ServedBy, Verdict};
+use crate::trace;
 
 /// A batch of promotions takes at most this part of the time.
 const PROMOTIONS_ONE_IN: u32 = 10;
@@ -136,15 +138,25 @@ impl RouteCache {
         }
     }
 
+    /// For people; `None` if it was never on.
+    pub(crate) fn relay_state(&self) -> Option<RelayState> {
+        let relay = self.relay()?;
+        let (on, threads) = (relay.is_on(), *relay.runners.lock());
+        let candidates = relay.candidates.lock().len();
+        let desk = relay.desk.lock();
+        let (waiting, promoted) = (desk.waiting.len(), desk.promoted.len());
+        Some(RelayState { on, threads, candidates, waiting, promoted, sampled: desk.sampled.len() })
+    }
+
     fn inside_relay<T>(&self, work: impl FnOnce(&Relay) -> Result<T>) -> Result<T> {
         let relay = self.relay().ok_or_else(is_off)?;
         // Before the look at `stopping`: who stops it looks at the number after having set that, under the same lock.
-        *relay.runners.lock() += 1;
+        count(relay, |runners| runners.saturating_add(1));
         let result = match relay.stopping.load(Ordering::SeqCst) || !relay.is_on() {
             true => Err(is_off()),
             false => work(relay),
         };
-        *relay.runners.lock() -= 1;
+        count(relay, |runners| runners.saturating_sub(1));
         relay.left.notify_all();
         result
     }
@@ -167,12 +179,14 @@ impl RouteCache {
         desk.end_samples(now, relay);
         if desk.next_batch.is_none_or(|due| now >= due) && self.promote_batch(relay, desk) {
             let cost = now.elapsed();
-            desk.next_batch = Some(now + (cost * PROMOTIONS_ONE_IN).max(BETWEEN_BATCHES));
+            desk.next_batch =
+                now.checked_add(cost.saturating_mul(PROMOTIONS_ONE_IN).max(BETWEEN_BATCHES));
         }
         if !desk.waiting.is_empty() && desk.next_samples.is_none_or(|due| now >= due) {
             let start = Instant::now();
             desk.begin_samples(start);
-            desk.next_samples = Some(start + (start.elapsed() * SAMPLES_ONE_IN).max(SAMPLE));
+            let pause = start.elapsed().saturating_mul(SAMPLES_ONE_IN).max(SAMPLE);
+            desk.next_samples = start.checked_add(pause);
         }
     }
 
@@ -200,6 +214,7 @@ impl RouteCache {
             match item.owner.served_by(item.index) {
                 ServedBy::Kernel { is_listed } => {
                     relay.promotions.fetch_add(1, Ordering::Relaxed);
+                    trace::promote(item);
                     if !is_listed {
                         desk.promoted.push_back(candidate(item));
                     }
@@ -214,6 +229,12 @@ impl RouteCache {
         desk.chances = self.routes.chances();
         true
     }
+}
+
+/// Threads inside the relay.
+fn count(relay: &Relay, change: impl FnOnce(u32) -> u32) {
+    let mut runners = relay.runners.lock();
+    *runners = change(*runners);
 }
 
 impl Desk {
@@ -240,7 +261,7 @@ impl Desk {
         self.promoted.retain(|(owner, index)| {
             owner.strong_count() > 0 && seen.insert((owner.as_ptr().cast::<()>().addr(), *index))
         });
-        self.prune_at = 2 * self.promoted.len();
+        self.prune_at = self.promoted.len().saturating_mul(2);
     }
 
     fn begin_samples(&mut self, now: Instant) {
@@ -253,8 +274,8 @@ impl Desk {
             let Some(item) = item(&next) else { continue };
             match item.owner.sample(item.index) {
                 Sample::Begun => {
-                    self.sampled.push_back((now + SAMPLE, next));
-                    wanted -= 1;
+                    self.sampled.push_back((now.checked_add(SAMPLE).unwrap_or(now), next));
+                    wanted = wanted.saturating_sub(1);
                 }
                 Sample::NotNow => self.promoted.push_back(next),
                 Sample::Gone => {}
@@ -270,7 +291,8 @@ impl Desk {
                 Verdict::Busy => self.promoted.push_back(sampled),
                 Verdict::Idle => {
                     relay.demotions.fetch_add(1, Ordering::Relaxed);
-                    self.room += 1;
+                    trace::demote(&item);
+                    self.room = self.room.saturating_add(1);
                 }
                 Verdict::Gone => {}
             }

@@ -91,8 +91,9 @@ impl Set {
     pub fn add(&self, fd: RawFd, target: Weak<dyn Owner>, index: u32) -> Result<Token> {
         let mut slots = self.slots.lock();
         let at = slots.free.pop().unwrap_or_else(|| {
+            let at = slots.list.len();
             slots.list.push(Slot { generation: 0, target: None });
-            slots.list.len() - 1
+            at
         });
         let Some(slot) = slots.list.get_mut(at) else { return Err(Error::invalid("no slot")) };
         slot.target = Some((target, index));

@@ -134,7 +134,7 @@ impl Finder {
         let low = u64::from(message.data) << 32 | u64::from(message.requester);
         let hash = mix(mix(message.address, self.keys.0) ^ low, self.keys.1);
         #[expect(clippy::cast_possible_truncation, reason = "a hash, cut to the index's size")]
-        let at = hash as usize & (self.index.len() - 1);
+        let at = hash as usize & self.index.len().wrapping_sub(1);
         Some((self.index.get(at)?, self.index.get(at ^ 1)?))
     }
 }

@@ -28,12 +28,13 @@ impl GsiSet {
     pub fn lowest_free(&self) -> Option<u32> {
         let skip = (self.first / u64::BITS) as usize;
         for (at, word) in self.words.iter().enumerate().skip(skip) {
-            let base = u32::try_from(at).ok()? * u64::BITS;
+            let base = u32::try_from(at).ok()?.checked_mul(u64::BITS)?;
             // In the first word, those below `first` count as taken.
             let below = self.first.saturating_sub(base);
-            let taken = if below == 0 { *word } else { *word | ((1 << below) - 1) };
+            let never = u64::MAX.checked_shl(below).map_or(u64::MAX, |offered| !offered);
+            let taken = *word | never;
             if taken != u64::MAX {
-                let gsi = base + taken.trailing_ones();
+                let gsi = base.checked_add(taken.trailing_ones())?;
                 return (gsi < self.limit).then_some(gsi);
             }
         }
@@ -46,7 +47,7 @@ impl GsiSet {
         match self.words.get_mut((gsi / u64::BITS) as usize) {
             Some(word) if *word & bit == 0 && gsi < limit => {
                 *word |= bit;
-                self.free -= u32::from(gsi >= self.first);
+                self.free = self.free.saturating_sub(u32::from(gsi >= self.first));
                 true
             }
             _ => false,
@@ -56,7 +57,8 @@ impl GsiSet {
     pub fn give_back(&mut self, gsi: u32) {
         if let Some(word) = self.words.get_mut((gsi / u64::BITS) as usize) {
             let bit = 1 << (gsi % u64::BITS);
-            self.free += u32::from(*word & bit != 0 && gsi >= self.first);
+            let was_taken = *word & bit != 0 && gsi >= self.first;
+            self.free = self.free.saturating_add(u32::from(was_taken));
             *word &= !bit;
         }
     }

@@ -23,9 +23,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kvm_bindings::kvm_irq_routing_entry;
 
 use crate::backend::{Backend, Features};
+use crate::dump::TableState;
 use crate::error::{Error, Result};
 use crate::message::{Message, NO_REQUESTER};
 use crate::sync::Mutex;
+use crate::trace;
 use finder::Finder;
 use line::Line;
 use sizing::Sizing;
@@ -363,7 +365,8 @@ impl Routes {
         let (others, room) = (table.others(), table.unpinned_room());
         let back = sizing.look(table.count_uses(|gsi| self.uses(gsi)), others, room);
         let target = sizing.target().min(room);
-        let surplus = (table.idle() + 1 + back.len()).saturating_sub(target);
+        let surplus =
+            table.idle().saturating_add(back.len()).saturating_add(1).saturating_sub(target);
         state.back = back;
         if surplus > 0 {
             self.evict(state, surplus);
@@ -383,8 +386,14 @@ impl Routes {
             write_errors: self.write_errors.load(Ordering::Relaxed),
             evictions: self.evictions.load(Ordering::Relaxed),
             routes,
-            pinned: routes - state.table.idle() as u64,
+            pinned: routes.saturating_sub(state.table.idle() as u64),
         }
+    }
+
+    /// For people.
+    pub fn describe(&self) -> Result<TableState> {
+        let state = self.state.lock();
+        state.table.describe(!state.untouched)
     }
 
     // ---- staging -------------------------------------------------------------------------------
@@ -453,7 +462,10 @@ impl Routes {
         let table = &state.table;
         let found = table.find(&message);
         let newly_pinned = found.and_then(|gsi| table.get(gsi)).is_none_or(|route| route.pins == 0);
-        if self.finder.is_some() && newly_pinned && table.unpinned_room() + freed <= MIN_DYNAMIC {
+        if self.finder.is_some()
+            && newly_pinned
+            && table.unpinned_room().saturating_add(freed) <= MIN_DYNAMIC
+        {
             return Err(no_room());
         }
         let gsi = match found {
@@ -472,7 +484,7 @@ impl Routes {
             None => 1,
         };
         if let Some(surplus) = state.table.idle().checked_sub(state.idle_limit()) {
-            self.evict(state, surplus + together);
+            self.evict(state, surplus.saturating_add(together));
         }
         if let Some(gsi) = state.add(message, uses) {
             return Ok(gsi);
@@ -494,6 +506,9 @@ impl Routes {
             if let (Some(sizing), Some(route)) = (&mut state.sizing, state.table.get(gsi)) {
                 sizing.evicted(route.message, route.used(self.uses(gsi)));
             }
+            if let Some(route) = state.table.get(gsi) {
+                trace::evict(gsi, &route.message);
+            }
             state.table.remove(gsi);
             self.evictions.fetch_add(1, Ordering::Relaxed);
         }
@@ -507,7 +522,8 @@ impl Routes {
 
     /// Idle routes make way for so many entries, as far as there are any.
     fn make_room(&self, state: &mut State, entries: usize) {
-        let missing = (state.table.entry_count() + entries).saturating_sub(state.table.limit());
+        let wanted = state.table.entry_count().saturating_add(entries);
+        let missing = wanted.saturating_sub(state.table.limit());
         self.evict(state, missing);
     }
 
@@ -550,7 +566,8 @@ impl Routes {
     }
 
     fn write_whole(&self, state: &mut State, backend: &dyn Backend) -> Result<()> {
-        let written = backend.set_routes(&state.table.entries());
+        let entries = state.table.entries();
+        let written = trace::table_write(entries.len(), || backend.set_routes(&entries));
         let counter = if written.is_ok() { &self.writes } else { &self.write_errors };
         counter.fetch_add(1, Ordering::Relaxed);
         state.untouched &= written.is_err();

@@ -82,7 +82,10 @@ impl Uses {
         let log = self.before.checked_ilog2().unwrap_or(0);
         let class = match log {
             0 | 1 => self.before,
-            _ => 4 * (log - 1) + (self.before >> (log - 2) & 3),
+            _ => {
+                log.wrapping_sub(1).wrapping_mul(4)
+                    | self.before.wrapping_shr(log.wrapping_sub(2)) & 3
+            }
         };
         class as usize
     }
@@ -115,7 +118,7 @@ impl Sizing {
 
     /// A message has no route; the table has so many entries. Whether it is time to look.
     pub fn missed(&mut self, entries: usize) -> bool {
-        self.spent += WRITE_BASE + entries;
+        self.spent = self.spent.saturating_add(WRITE_BASE).saturating_add(entries);
         self.spent >= EPOCH || self.is_full()
     }
 
@@ -126,7 +129,7 @@ impl Sizing {
         let all = || routes.iter().map(|uses| **uses).chain(self.ghosts.values().copied());
         let ranked = all().filter(|uses| uses.before > 0).count();
         let mut size = best_size(all(), others, room.saturating_sub(WINDOW));
-        self.target = size + WINDOW;
+        self.target = size.saturating_add(WINDOW);
         if size == ranked {
             // All that are known fit, and those not known yet are let in.
             size = room;
@@ -169,22 +172,24 @@ fn best_size(all: impl Iterator<Item = Uses>, others: usize, room: usize) -> usi
     let mut classes = [Class::default(); CLASSES];
     let mut misses = 0;
     for uses in all {
-        misses += u64::from(uses.since);
+        misses = u64::saturating_add(misses, uses.since.into());
         if let Some(class) = classes.get_mut(uses.class()) {
-            class.messages += 1;
-            class.sends += u64::from(uses.since);
+            class.messages = class.messages.saturating_add(1);
+            class.sends = class.sends.saturating_add(uses.since.into());
         }
     }
     let cost = |misses: u64, size: usize| {
-        misses.saturating_mul((WRITE_BASE + others + WINDOW + size) as u64)
+        let entries = others.saturating_add(size).saturating_add(WRITE_BASE + WINDOW);
+        misses.saturating_mul(entries as u64)
     };
     let mut size = 0;
     let mut best = (cost(misses, 0), 0);
     // Inside a class, misses fall by the message and a write's cost rises: the least cost is at either end.
     for class in classes.iter().skip(1).rev().filter(|class| class.messages > 0) {
-        let fit = class.messages.min(room - size);
-        misses -= class.sends * fit as u64 / class.messages as u64;
-        size += fit;
+        let fit = class.messages.min(room.saturating_sub(size));
+        let served = class.sends.saturating_mul(fit as u64).checked_div(class.messages as u64);
+        misses = misses.saturating_sub(served.unwrap_or(0));
+        size = size.saturating_add(fit);
         best = best.min((cost(misses, size), size));
     }
     best.1

@@ -14,6 +14,7 @@ use kvm_bindings::{
 
 use super::gsi::GsiSet;
 use super::sizing::Uses;
+use crate::dump::{list_of, RouteState, TableState};
 use crate::error::{Error, Result};
 use crate::hash::HashMap;
 use crate::message::{Message, NO_REQUESTER};
@@ -102,7 +103,7 @@ impl Table {
 
     /// Entries in the table, of whatever kind, and room that is kept.
     pub fn entry_count(&self) -> usize {
-        self.fixed.len() + self.explicit_size + self.count
+        self.fixed.len().saturating_add(self.explicit_size).saturating_add(self.count)
     }
 
     pub fn limit(&self) -> usize {
@@ -124,7 +125,7 @@ impl Table {
     /// Room for routes that nobody has pinned: what is free and what is idle.
     pub fn unpinned_room(&self) -> usize {
         let entries = self.limit.saturating_sub(self.entry_count());
-        entries.min(self.gsis.free() as usize) + self.idle
+        entries.min(self.gsis.free() as usize).saturating_add(self.idle)
     }
 
     pub fn find(&self, message: &Message) -> Option<u32> {
@@ -143,8 +144,8 @@ impl Table {
 
     pub fn pin(&mut self, gsi: u32) {
         if let Some(Some(route)) = self.routes.get_mut(gsi as usize) {
-            self.idle -= usize::from(route.pins == 0);
-            route.pins += 1;
+            lower(&mut self.idle, usize::from(route.pins == 0));
+            route.pins = route.pins.saturating_add(1);
             self.tick = self.tick.wrapping_add(1);
             route.touched = self.tick;
         }
@@ -153,7 +154,7 @@ impl Table {
     pub fn unpin(&mut self, gsi: u32) {
         if let Some(Some(route)) = self.routes.get_mut(gsi as usize) {
             route.pins = route.pins.saturating_sub(1);
-            self.idle += usize::from(route.pins == 0);
+            raise(&mut self.idle, usize::from(route.pins == 0));
             self.tick = self.tick.wrapping_add(1);
             route.touched = self.tick;
         }
@@ -247,7 +248,7 @@ impl Table {
 
     /// Entries that are no idle routes.
     pub fn others(&self) -> usize {
-        self.entry_count() - self.idle
+        self.entry_count().saturating_sub(self.idle)
     }
 
     fn stage(&mut self, gsi: u32, route: Option<Route>) {
@@ -259,7 +260,7 @@ impl Table {
     fn put(&mut self, gsi: u32, route: Option<Route>) -> Option<Route> {
         let at = gsi as usize;
         if at >= self.routes.len() {
-            self.routes.resize(at + 1, None);
+            self.routes.resize(at.saturating_add(1), None);
         }
         let before = std::mem::replace(self.routes.get_mut(at)?, route);
         if let Some(before) = before {
@@ -267,21 +268,35 @@ impl Table {
                 self.by_message.remove(&before.message);
                 self.gsis.give_back(gsi);
             }
-            self.count -= 1;
-            self.idle -= usize::from(before.pins == 0);
+            lower(&mut self.count, 1);
+            lower(&mut self.idle, usize::from(before.pins == 0));
         }
         if let Some(route) = route {
             if !route.is_pin {
                 self.by_message.insert(route.message, gsi);
                 self.gsis.take(gsi);
             }
-            self.count += 1;
-            self.idle += usize::from(route.pins == 0);
+            raise(&mut self.count, 1);
+            raise(&mut self.idle, usize::from(route.pins == 0));
         }
         while let Some(None) = self.routes.last() {
             self.routes.pop();
         }
         before
+    }
+
+    pub fn describe(&self, is_written: bool) -> Result<TableState> {
+        let mut routes = list_of(self.count)?;
+        let mut fixed = list_of(self.fixed.len())?;
+        let mut explicit = list_of(self.explicit_size)?;
+        let state = |(gsi, route): (u32, &Option<Route>)| {
+            let Route { message, pins, live, is_pin, .. } = (*route)?;
+            Some(RouteState { gsi, message, pins, live, is_pin })
+        };
+        routes.extend((0..).zip(&self.routes).filter_map(state));
+        fixed.extend_from_slice(&self.fixed);
+        explicit.extend(self.explicit.values().flat_map(|explicit| &explicit.entries));
+        Ok(TableState { routes, fixed, explicit, is_written })
     }
 
     // ---- the kernel's answer -------------------------------------------------------------------
@@ -376,7 +391,8 @@ impl Table {
             self.put_explicit(gsi, wanted);
             return true;
         }
-        if self.entry_count() - now.size() + wanted.size() > self.limit {
+        let others = self.entry_count().saturating_sub(now.size());
+        if others.saturating_add(wanted.size()) > self.limit {
             return false;
         }
         self.put_explicit(gsi, wanted);
@@ -386,17 +402,16 @@ impl Table {
 
     /// The commit has ended: what has no entry needs no room.
     pub fn release_room(&mut self, gsi: u32) {
-        if let Some(explicit) = self.explicit.get_mut(&gsi) {
-            self.explicit_size -= explicit.size();
+        if let Some(mut explicit) = self.explicit.get(&gsi).cloned() {
             explicit.room = 0;
-            self.explicit_size += explicit.size();
+            self.put_explicit(gsi, explicit);
         }
     }
 
     fn put_explicit(&mut self, gsi: u32, explicit: Explicit) {
-        self.explicit_size += explicit.size();
+        raise(&mut self.explicit_size, explicit.size());
         let before = self.explicit.insert(gsi, explicit).unwrap_or_default();
-        self.explicit_size -= before.size();
+        lower(&mut self.explicit_size, before.size());
     }
 
     // ---- pins ----------------------------------------------------------------------------------
@@ -445,7 +460,8 @@ impl Table {
                 None => {}
             }
         }
-        if self.entry_count() - self.fixed.len() + fixed.len() > self.limit {
+        let others = self.entry_count().saturating_sub(self.fixed.len());
+        if others.saturating_add(fixed.len()) > self.limit {
             return Err(Error::new(libc::ENOSPC, "more fixed routes than the table has room for"));
         }
         Ok(self.exchange_fixed(fixed))
@@ -478,6 +494,17 @@ impl Route {
     pub fn used(&self, count: u32) -> Uses {
         self.uses.and(count.wrapping_sub(self.counted))
     }
+}
+
+/// A count that the table keeps goes up.
+fn raise(count: &mut usize, by: usize) {
+    *count = count.saturating_add(by);
+}
+
+/// It goes down; a program that lost count would not be stopped for it, but a test is.
+fn lower(count: &mut usize, by: usize) {
+    debug_assert!(*count >= by, "what is not there is taken away");
+    *count = count.saturating_sub(by);
 }
 
 fn msi_entry(gsi: u32, message: &Message) -> kvm_irq_routing_entry {

@@ -13,7 +13,6 @@
 //! `barrier_model.rs` is the same for the model checker.
 
 use std::sync::atomic::{compiler_fence, fence, AtomicBool, Ordering};
-use std::sync::Once;
 
 use once_cell::sync::OnceCell;
 
@@ -91,12 +90,12 @@ fn membarrier(command: libc::c_int) -> bool {
 /// use fences any more; but a processor drains its stores in far less than a scheduler tick.
 #[cold]
 fn refused() {
-    static TOLD: Once = Once::new();
-    TOLD.call_once(|| {
+    static TOLD: AtomicBool = AtomicBool::new(false);
+    if !TOLD.swap(true, Ordering::Relaxed) {
         log::error!(
             "membarrier(2) is refused after it was allowed: each change of a vector now takes \
              10 ms. Allow it in the seccomp filter, or ask for fences at the first cache."
         );
-    });
+    }
     crate::cancel::sleep(std::time::Duration::from_millis(10));
 }

@@ -101,7 +101,7 @@ fn claim() -> Option<&'static Slot> {
 pub(super) fn count_section(opened: bool) {
     THREAD.with(|thread| {
         let open = thread.counted.get();
-        thread.counted.set(if opened { open + 1 } else { open.saturating_sub(1) });
+        thread.counted.set(if opened { open.saturating_add(1) } else { open.saturating_sub(1) });
     });
 }
 

@@ -189,7 +189,8 @@ static void storm(struct rig *rig, bool tight, bool shutting)
     expect_ok(pthread_create(&threads[n++], NULL, fire_all, &scene));
     if (shutting)
         expect_ok(pthread_create(&threads[n++], NULL, shut_and_open, &scene));
-    nap_ms(STORM_US / 1000);
+    for (unsigned ms = 0; ms < STORM_US / 1000 || (ms < 10000 && atomic_load(&scene.changes) <= 300); ms += 10)
+        nap_ms(10);
     atomic_store(&scene.over, true);
     for (unsigned i = 0; i < n; i++)
         pthread_join(threads[i], NULL);

@@ -17,17 +17,21 @@ impl Item {
         if let Some(constant) = code.strip_prefix("#define ") {
             return constant.split(' ').next().unwrap_or_default();
         }
-        if let Some((_, rest)) = code.split_once("(*") {
+        if self.is_pointer() {
+            let (_, rest) = code.split_once("(*").unwrap_or_default();
             return rest.split(')').next().unwrap_or_default();
         }
         let before = code.split('(').next().unwrap_or_default();
         before.rsplit([' ', '*']).next().unwrap_or_default()
     }
 
+    /// To a function. (One that only takes such a pointer is not.)
+    pub fn is_pointer(&self) -> bool {
+        self.code.split_once('(').is_some_and(|(_, rest)| rest.starts_with('*'))
+    }
+
     pub fn is_function(&self) -> bool {
-        self.code.ends_with(");")
-            && !self.code.contains("(*msi_")
-            && self.name().starts_with("msi_")
+        self.code.ends_with(");") && !self.is_pointer() && self.name().starts_with("msi_")
     }
 
     /// A function's parameters, as declared.

@@ -8,7 +8,7 @@ use crate::roff::literal;
 pub fn prototype(item: &Item) -> String {
     const WIDTH: usize = 71;
     let code = item.code.as_str();
-    let list = if code.contains("(*") {
+    let list = if item.is_pointer() {
         code.find(")(").map_or(0, |at| at + 1)
     } else {
         code.find('(').unwrap_or(0)

@@ -53,7 +53,7 @@ pub fn pages(root: &Path, items: &[Item]) -> Files {
             continue;
         }
         let page = Page::of(title, &text, items);
-        for alias in page.functions.iter().map(|item| item.name()).filter(|it| *it != title) {
+        for alias in page.names().filter(|name| *name != title) {
             files.insert(format!("man3/{alias}.3"), format!(".so man3/{title}.3\n{LICENCE}\n"));
         }
         files.insert(format!("man3/{name}"), head + &page.render(&calls));

@@ -44,6 +44,12 @@ impl<'a> Page<'a> {
         Page { title, summary, functions, parts, items }
     }
 
+    /// Under which it is found: functions, structs, types.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let types = ["struct", "type"].into_iter().flat_map(|part| self.parts(part));
+        self.functions.iter().map(|item| item.name()).chain(types.map(|(name, _)| name))
+    }
+
     fn own(&self) -> Vec<&'a str> {
         self.functions.iter().map(|item| item.name()).collect()
     }

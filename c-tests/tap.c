@@ -62,6 +62,8 @@ void tap_fail(const char *file, int line, const char *format, ...)
     tap_note("%s:%d: %s%s%s%s", name ? name + 1 : file, line, text, context[0] ? " [" : "", context, context[0] ? "]" : "");
 }
 
+unsigned tap_failures(void) { return atomic_load(&failures); }
+
 bool tap_expect(const char *file, int line, const char *what, bool holds)
 {
     if (!holds)

@@ -37,6 +37,8 @@ void tap_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void tap_context(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* The running test has failed. Any thread. */
 void tap_fail(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* How often it has, so far. */
+unsigned tap_failures(void);
 
 /* Each gives back whether it held. */
 #define expect(condition) tap_expect(__FILE__, __LINE__, #condition, (condition))

@@ -53,12 +53,12 @@ pub fn pages(root: &Path, items: &[Item]) -> Files {
             continue;
         }
         let page = Page::of(title, &text, items);
-        for alias in page.functions.iter().map(|item| item.name()).filter(|it| *it != title) {
+        for alias in page.names().filter(|name| *name != title) {
             files.insert(format!("man3/{alias}.3"), format!(".so man3/{title}.3\n{LICENCE}\n"));
         }
         files.insert(format!("man3/{name}"), head + &page.render(&calls));
     }
-    let test = std::fs::read_to_string(root.join("c-tests/seccomp.c")).expect("the test");
+    let test = std::fs::read_to_string(root.join("c-tests/seccomp_scenarios.c")).expect("the test");
     check(items, &files, &calls, &test);
     files.insert("meson.build".into(), meson(&files));
     files
@@ -70,7 +70,10 @@ fn check(items: &[Item], files: &Files, calls: &Calls, test: &str) {
         let name = item.name();
         assert!(files.contains_key(&format!("man3/{name}.3")), "{name} has no page in man/source");
         assert!(calls.of(name).is_some(), "{name} is not in man/source/system-calls");
-        assert!(test.contains(&format!("{name}(")), "c-tests/seccomp.c makes no call of {name}");
+        assert!(
+            test.contains(&format!("{name}(")),
+            "c-tests/seccomp_scenarios.c makes no call of {name}"
+        );
     }
 }
 

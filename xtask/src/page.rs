@@ -15,6 +15,9 @@ const PARAMETERS: [(&str, &str); 4] = [
     ("opaque", "Passed to the function as it is."),
 ];
 
+/// Of a source: `man` says what they are.
+const PARTS: [&str; 7] = ["intro", "struct", "constants", "type", "notes", "example", "see"];
+
 /// See the [module](self).
 pub struct Page<'a> {
     title: &'a str,
@@ -36,12 +39,22 @@ impl<'a> Page<'a> {
         let mut parts: Vec<(&str, String)> = Vec::new();
         for line in lines {
             match (line.strip_prefix('@'), parts.last_mut()) {
-                (Some(part), _) => parts.push((part, String::new())),
+                (Some(part), _) => {
+                    let name = part.split(' ').next().unwrap_or_default();
+                    assert!(PARTS.contains(&name), "{title}: @{name}?");
+                    parts.push((part, String::new()));
+                }
                 (None, Some((_, text))) => *text += &format!("{line}\n"),
                 (None, None) => assert!(line.is_empty(), "{title}: text outside of a part"),
             }
         }
         Page { title, summary, functions, parts, items }
+    }
+
+    /// Under which it is found: functions, structs, types.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let types = ["struct", "type"].into_iter().flat_map(|part| self.parts(part));
+        self.functions.iter().map(|item| item.name()).chain(types.map(|(name, _)| name))
     }
 
     fn own(&self) -> Vec<&'a str> {

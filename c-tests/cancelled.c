@@ -172,8 +172,8 @@ static void helper_threads_are_waited_for(enum host host)
         open_line(&rig, i, 0);
     unsigned threads = threads_alive();
     expect_returns(&rig, mask_all, 0);
-    for (int us = PATIENCE_US; us > 0 && threads_alive() != threads; us -= 1000)
-        nap_ms(1);              /* they have done their work; the last instructions of a thread may come later */
+    for (uint64_t end = now_us() + PATIENCE_US; threads_alive() > threads && now_us() < end;)
+        nap_ms(1);      /* the kernel may count one that was joined a moment longer */
     expect_eq(threads_alive(), threads);
     expect_returns(&rig, enable, 0);
     all_lines_work(&rig);

@@ -17,6 +17,9 @@
  * cancellation point: a pthread_cancel() waits until the call has returned. A thread must not be cancellable asynchronously
  * in here.
  *
+ * Memory: functions that make something or take something in say -ENOMEM where there is none, and have changed nothing. The
+ * others need a few small pieces at most; if malloc has not even those, the process is aborted.
+ *
  * Processes: handles are of the process that made them. A child that fork() made may do nothing but exec; [control]
  * functions say -EIO there once the parent has made a cache, the kernel says so to msi_deliver(), and the parent is
  * unharmed. */
@@ -577,7 +580,7 @@ extern "C" {
  *
  * \param config  its size is set (MSIROUTE_CACHE_CONFIG_INIT); read during the call.
  * \param cache   receives the handle, NULL on failure; ends with msi_route_cache_free().
- * \return 0; -EBADF (a descriptor is closed); -EINVAL (vm_fd is no VM, kvm_fd is not /dev/kvm, bad config); -E2BIG; -EMFILE;
+ * \return 0; -ENOMEM; -EBADF (a descriptor is closed); -EINVAL (vm_fd is no VM, kvm_fd is not /dev/kvm, bad config); -E2BIG; -EMFILE;
  *         -ENOTSUP (messages can be sent neither directly nor by routes); -EBUSY (fences asked for too late); what opening
  *         /dev/kvm says.
  */
@@ -718,7 +721,7 @@ int msi_deliver_message(struct msi_route_cache *cache,
  *
  * \param config  its size is set (MSIROUTE_DEVICE_CONFIG_INIT); read during the call.
  * \param dev     receives the handle, NULL on failure; ends with msi_device_free().
- * \return 0; -EINVAL (bad config: no such kind or number of vectors, a capability that cannot lie there); -E2BIG; -EBUSY
+ * \return 0; -ENOMEM; -EINVAL (bad config: no such kind or number of vectors, a capability that cannot lie there); -E2BIG; -EBUSY
  *         (MSIROUTE_KIND_PINS: a GSI is the VMM's own or another's, or first_gsi is not above it); -ENOTSUP
  *         (MSIROUTE_KIND_PINS: there is no table).
  */
@@ -832,7 +835,7 @@ int msi_route_cache_add_route(struct msi_route_cache *cache,
  *
  * \param gsi    one that was added.
  * \param entry  in the kernel's form, all of it written; its `gsi` is not looked at.
- * \return 0; -ENOENT (it was not added); -EINVAL; -ESHUTDOWN.
+ * \return 0; -ENOMEM; -ENOENT (it was not added); -EINVAL; -ESHUTDOWN.
  */
 int msi_route_cache_update_route(struct msi_route_cache *cache,
                                  uint32_t gsi,
@@ -857,7 +860,7 @@ int msi_route_cache_remove_route(struct msi_route_cache *cache,
  * \param fd          an eventfd; duplicated.
  * \param resamplefd  duplicated; -1, or the GSI is level-triggered: it stays raised until the guest ends the
  *                    interrupt, and this is signalled then.
- * \return 0; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, a GSI beyond the table); -EBUSY
+ * \return 0; -ENOMEM; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, a GSI beyond the table); -EBUSY
  *         (bound already); -EMFILE; -ENOTSUP (no irqfds here); -ESHUTDOWN; what the kernel says, outside a
  *         transaction. On failure it is not bound.
  */
@@ -1033,7 +1036,7 @@ int msi_route_cache_relay_stop(struct msi_route_cache *cache);
  *
  * \param translate  NULL: messages are sent as the guest wrote them. When this returns the old one does not run and is
  *                   not called any more.
- * \return 0; -EINVAL; what serving the vectors says (it stands, and serving is tried again).
+ * \return 0; -ENOMEM; -EINVAL; what serving the vectors says (it stands, and serving is tried again).
  */
 int msi_route_cache_set_remap(struct msi_route_cache *cache,
                               msi_route_cache_translate_fn translate,
@@ -1196,7 +1199,7 @@ int msi_vector_clear_pending(struct msi_device *dev,
  *
  * \param fd     an eventfd; duplicated, unless MSIROUTE_EVENTFD_BORROWED.
  * \param flags  MSIROUTE_EVENTFD_...
- * \return 0; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, unknown flags, MASKED_AT_SOURCE
+ * \return 0; -ENOMEM; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, unknown flags, MASKED_AT_SOURCE
  *         of a device without `changed`); -EBUSY (bound already, by whatever number); -ENOTSUP (no irqfds here);
  *         -EMFILE; -ENODEV; -ESHUTDOWN; -ENOSPC (no route is free, outside a transaction); what the kernel says,
  *         outside a transaction. On failure it is not bound.

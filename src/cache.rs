@@ -15,6 +15,7 @@ use crate::backend::{self, Backend, Features, Host, Reception};
 use crate::dump::Described;
 use crate::error::{Error, Result};
 use crate::hash::{self, HashMap, HashSet};
+use crate::memory;
 use crate::message::{Addressing, GuestMessage, Message, NO_REQUESTER};
 use crate::relay::Relay;
 use crate::remap::{Remap, Translate, NO_TAG};
@@ -177,7 +178,7 @@ impl RouteCache {
         barrier::choose(config.fences)?;
         hash::prepare();
         Ok(Arc::new(RouteCache {
-            routes: Routes::new(first_gsi, &features, direct),
+            routes: Routes::new(first_gsi, &features, direct)?,
             host,
             features: Features { direct, ..features },
             direct,
@@ -515,13 +516,19 @@ impl RouteCache {
     // ---- members -------------------------------------------------------------------------------
 
     /// Takes a member in; paused, if the cache is.
-    pub(crate) fn join(&self, address: usize, member: Arc<dyn Member>) {
+    ///
+    /// Errors: `ENOMEM`.
+    pub(crate) fn join(&self, address: usize, member: Arc<dyn Member>) -> Result<()> {
         let pauses = self.pauses.lock();
-        self.shared.lock().members.insert(address, Arc::downgrade(&member));
+        let mut shared = self.shared.lock();
+        memory::want(|| shared.members.try_reserve(1))?;
+        shared.members.insert(address, Arc::downgrade(&member));
+        drop(shared);
         if *pauses > 0 {
             // It has nothing yet that could be refused.
             let _ = member.pause();
         }
+        Ok(())
     }
 
     pub(crate) fn leave(&self, address: usize) {
@@ -549,8 +556,12 @@ impl RouteCache {
     }
 
     /// An eventfd serves one vector at a time. False if it serves one already.
-    pub(crate) fn claim_eventfd(&self, key: EventfdKey) -> bool {
-        self.shared.lock().eventfds.insert(key)
+    ///
+    /// Errors: `ENOMEM`.
+    pub(crate) fn claim_eventfd(&self, key: EventfdKey) -> Result<bool> {
+        let mut shared = self.shared.lock();
+        memory::want(|| shared.eventfds.try_reserve(1))?;
+        Ok(shared.eventfds.insert(key))
     }
 
     pub(crate) fn release_eventfd(&self, key: EventfdKey) {
@@ -579,6 +590,11 @@ impl RouteCache {
             self.occasions.fetch_add(1, Ordering::SeqCst);
             if !self.some_unserved.swap(false, Ordering::SeqCst) {
                 break;
+            }
+            // It takes memory for all there are; where that is short, the next occasion is soon enough.
+            if let Err(e) = memory::is_plenty() {
+                self.note_unserved();
+                return Err(e);
             }
             let chances = self.routes.chances();
             result = first_error(self.members().iter().map(|member| member.retry()));

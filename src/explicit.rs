@@ -193,15 +193,17 @@ impl Gsi {
 
 impl ExplicitRoutes {
     /// The VM's; one a cache.
-    pub fn new(cache: &Arc<RouteCache>) -> Arc<Self> {
+    ///
+    /// Errors: `ENOMEM`.
+    pub fn new(cache: &Arc<RouteCache>) -> Result<Arc<Self>> {
         let routes = Arc::new_cyclic(|me| ExplicitRoutes {
             cache: cache.clone(),
             me: me.clone(),
             adding: Mutex::default(),
             state: Mutex::default(),
         });
-        cache.join(std::ptr::from_ref(&*routes).addr(), routes.clone());
-        routes
+        cache.join(std::ptr::from_ref(&*routes).addr(), routes.clone())?;
+        Ok(routes)
     }
 
     /// Adds an entry, on this GSI or the lowest that is free; `irqfds_alone`: only irqfds use it. Several IRQCHIP entries may be

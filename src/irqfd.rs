@@ -68,7 +68,7 @@ impl Irqfd {
             eventfd::inspect(resample)?;
         }
         let resample = resample.map(duplicate).transpose()?;
-        if !cache.claim_eventfd(key) {
+        if !cache.claim_eventfd(key)? {
             return Err(Error::new(libc::EBUSY, "the eventfd is bound to a vector or GSI already"));
         }
         Ok(Irqfd { file, resample, number, key, errno: 0, bound: None })

@@ -24,6 +24,7 @@
 //! | `eventfd` | what can be told of an eventfd, and taken from it |
 //! | `helpers` | short-lived threads |
 //! | `hash` | hash tables with one secret a process |
+//! | `memory` | memory whose lack is an error |
 //! | `cancel` | threads that are cancelled |
 //! | `trace` | static tracepoints |
 //! | `sync` | the asymmetric reader/writer lock that deliveries read under |
@@ -45,6 +46,7 @@ mod hash;
 mod helpers;
 mod irqfd;
 mod json;
+mod memory;
 pub mod message;
 mod owner;
 mod registers;

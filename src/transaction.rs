@@ -69,6 +69,12 @@ fn with_open<T>(f: impl FnOnce(&mut Vec<Transaction>) -> T) -> Option<T> {
     OPEN.try_with(|open| Some(f(&mut *open.try_borrow_mut().ok()?))).ok().flatten()
 }
 
+/// The thread's first use of this.
+#[cfg(feature = "capi")]
+pub(crate) fn prepare_thread() {
+    with_open(|_| ());
+}
+
 /// This thread's transaction, of those that are open the one that began last.
 fn innermost<'a>(
     open: &'a mut [Transaction],

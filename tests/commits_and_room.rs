@@ -212,7 +212,7 @@ fn what_was_staged_before_begin_survives_a_failed_transaction() {
     let model = Arc::new(model);
     let host = Host::Other(Box::new(model.clone()));
     let cache = RouteCache::new(host, &Config::default()).unwrap();
-    let explicit = ExplicitRoutes::new(&cache);
+    let explicit = ExplicitRoutes::new(&cache).unwrap();
     let old = explicit.add(entry(0, message(0x50)), None, false).unwrap();
     explicit.commit_staged().unwrap();
     let gsi = explicit.add(entry(0, message(0x41)), None, false).unwrap();

@@ -375,7 +375,7 @@ fn data_in_force(doors: &Doors) -> Option<u32> {
 }
 
 fn explicit_route(cache: &Arc<RouteCache>, data: u32) -> Arc<ExplicitRoutes> {
-    let explicit = ExplicitRoutes::new(cache);
+    let explicit = ExplicitRoutes::new(cache).unwrap();
     explicit.add(entry(data), Some(GSI), false).unwrap();
     explicit.commit_staged().unwrap();
     explicit
@@ -437,7 +437,7 @@ fn what_is_live_when_a_commit_returns_is_never_older_than_its_change() {
 #[test]
 fn a_gsi_that_many_threads_add_and_remove_is_free_in_the_end() {
     let (doors, cache, _) = set_up(Irqchip::Split, 0);
-    let explicit = ExplicitRoutes::new(&cache);
+    let explicit = ExplicitRoutes::new(&cache).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..4 {
             let (cache, explicit) = (&cache, &explicit);

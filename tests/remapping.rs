@@ -278,9 +278,9 @@ fn a_pin_that_was_invalidated_while_paused_sends_what_is_new() {
     for explicit_first in [true, false] {
         let machine = Machine::new(Irqchip::Split, Model::x86_features());
         let cache = &machine.cache;
-        let before = explicit_first.then(|| ExplicitRoutes::new(cache));
+        let before = explicit_first.then(|| ExplicitRoutes::new(cache).unwrap());
         let pins = Device::new(cache, DeviceConfig::new(Kind::Pins { first: 0 }, 24)).unwrap();
-        let explicit = before.unwrap_or_else(|| ExplicitRoutes::new(cache));
+        let explicit = before.unwrap_or_else(|| ExplicitRoutes::new(cache).unwrap());
         let entry = Arc::new(AtomicU32::new(0x30));
         machine.remap({
             let entry = entry.clone();

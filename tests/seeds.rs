@@ -3,9 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod beside;
-#[cfg(feature = "capi")]
-#[path = "../fuzz/bodies/calls/mod.rs"]
-mod calls;
 #[path = "../fuzz/bodies/load.rs"]
 mod load;
 mod reference;
@@ -33,10 +30,4 @@ fn seeds_of_registers() {
 #[test]
 fn seeds_of_load() {
     each_seed("load", load::run);
-}
-
-#[cfg(feature = "capi")]
-#[test]
-fn seeds_of_calls() {
-    each_seed("calls", calls::run);
 }

@@ -5,29 +5,34 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use kvm_bindings::{
-    kvm_irq_level, kvm_irq_routing_entry, kvm_msi, KvmIrqRouting, KVM_API_VERSION,
+    kvm_irq_level, kvm_irq_routing, kvm_irq_routing_entry, kvm_msi, KVM_API_VERSION,
     KVM_MSI_VALID_DEVID,
 };
 use kvm_ioctls::{Cap, Kvm, VmFd};
 use syscalls::{syscall3, Errno, Sysno};
 use vmm_sys_util::eventfd::EventFd;
-use vmm_sys_util::ioctl::{ioctl, ioctl_with_val};
+use vmm_sys_util::ioctl::{ioctl, ioctl_with_ptr, ioctl_with_val};
 
 use super::{Backend, Features, Reception};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::message::{Message, NO_REQUESTER};
 
-use numbers::{KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_IRQ_LINE_STATUS, KVM_SIGNAL_MSI};
+use numbers::{
+    KVM_CHECK_EXTENSION, KVM_GET_API_VERSION, KVM_IRQ_LINE_STATUS, KVM_SET_GSI_ROUTING,
+    KVM_SIGNAL_MSI,
+};
 
 /// What kvm-ioctls lacks (it has KVM_IRQ_LINE, but that says 0 even for a GSI without a route), asks only of
 /// descriptors whose kind is known already, or goes through libc for.
 mod numbers {
     #![allow(missing_docs, reason = "the macros make functions without")]
-    use kvm_bindings::{kvm_irq_level, kvm_msi, KVMIO};
+    use kvm_bindings::{kvm_irq_level, kvm_irq_routing, kvm_msi, KVMIO};
     use vmm_sys_util::{ioctl_io_nr, ioctl_iow_nr, ioctl_iowr_nr};
 
     ioctl_iowr_nr!(KVM_IRQ_LINE_STATUS, KVMIO, 0x67, kvm_irq_level);
     ioctl_iow_nr!(KVM_SIGNAL_MSI, KVMIO, 0xa5, kvm_msi);
+    ioctl_iow_nr!(KVM_SET_GSI_ROUTING, KVMIO, 0x6a, kvm_irq_routing);
     ioctl_io_nr!(KVM_GET_API_VERSION, KVMIO, 0x00);
     ioctl_io_nr!(KVM_CHECK_EXTENSION, KVMIO, 0x03);
 }
@@ -222,9 +227,23 @@ impl Backend for KvmBackend {
     }
 
     fn set_routes(&self, entries: &[kvm_irq_routing_entry]) -> Result<()> {
-        let table = KvmIrqRouting::from_entries(entries)
-            .map_err(|_| Error::new(libc::ENOMEM, "making a table of routes"))?;
-        self.vm.set_gsi_routing(&table).map_err(|e| failed(e, "KVM_SET_GSI_ROUTING"))
+        // Not by kvm-ioctls' type, which aborts where there is no memory for it: the number of entries, then they.
+        const HEADER: usize = size_of::<kvm_irq_routing>() / size_of::<u64>();
+        const ENTRY: usize = size_of::<kvm_irq_routing_entry>() / size_of::<u64>();
+        let mut table: Vec<u64> = Vec::new();
+        memory::want(|| table.try_reserve_exact(HEADER + ENTRY * entries.len()))?;
+        let n = u32::try_from(entries.len()).map_err(|_| Error::invalid("too many routes"))?;
+        table.push(in_memory_order(n, 0));
+        // SAFETY: there is room for them behind the header, where they are aligned as words are.
+        unsafe {
+            let to = table.as_mut_ptr().add(HEADER).cast();
+            entries.as_ptr().copy_to_nonoverlapping(to, entries.len());
+        }
+        // SAFETY: the kernel reads the header and as many entries as it says.
+        match unsafe { ioctl_with_ptr(&self.vm, KVM_SET_GSI_ROUTING(), table.as_ptr()) } {
+            0 => Ok(()),
+            _ => Err(Error::last_os("KVM_SET_GSI_ROUTING")),
+        }
     }
 
     fn bind_irqfd(

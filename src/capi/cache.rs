@@ -8,7 +8,7 @@ use kvm_bindings::kvm_irq_routing_entry;
 
 use super::types::*;
 use super::{
-    arg, check_flags, control, fail, fork, last_error, msi_route_cache, put, read_struct,
+    arg, check_flags, control, creating, fail, fork, last_error, msi_route_cache, put, read_struct,
     write_struct,
 };
 use crate::backend::callbacks::{Callbacks, Functions};
@@ -29,7 +29,7 @@ const DEFAULT_ROUTES: u32 = 4096;
 ///
 /// \param config  its size is set (MSIROUTE_CACHE_CONFIG_INIT); read during the call.
 /// \param cache   receives the handle, NULL on failure; ends with msi_route_cache_free().
-/// \return 0; -EBADF (a descriptor is closed); -EINVAL (vm_fd is no VM, kvm_fd is not /dev/kvm, bad config); -E2BIG; -EMFILE;
+/// \return 0; -ENOMEM; -EBADF (a descriptor is closed); -EINVAL (vm_fd is no VM, kvm_fd is not /dev/kvm, bad config); -E2BIG; -EMFILE;
 ///         -ENOTSUP (messages can be sent neither directly nor by routes); -EBUSY (fences asked for too late); what opening
 ///         /dev/kvm says.
 #[no_mangle]
@@ -37,7 +37,7 @@ pub unsafe extern "C" fn msi_route_cache_new(
     config: *const msi_route_cache_config,
     cache: *mut *mut msi_route_cache,
 ) -> c_int {
-    control(|| {
+    creating(|| {
         // SAFETY: `cache` is C's to give.
         unsafe { put(cache, std::ptr::null_mut()) }?;
         // SAFETY: `config` is C's to give.
@@ -61,7 +61,7 @@ pub unsafe extern "C" fn msi_route_cache_new(
                 helper_threads: is_on(MSIROUTE_CACHE_HELPER_THREADS),
             },
         )?;
-        let explicit = ExplicitRoutes::new(&made);
+        let explicit = ExplicitRoutes::new(&made)?;
         let handle = Box::new(msi_route_cache { cache: made, explicit });
         // SAFETY: as above.
         unsafe { put(cache, Box::into_raw(handle)) }
@@ -238,7 +238,7 @@ pub unsafe extern "C" fn msi_route_cache_set_fixed(
     entries: *const kvm_irq_routing_entry,
     n: usize,
 ) -> c_int {
-    control(|| {
+    creating(|| {
         // SAFETY: C's handle.
         let handle = unsafe { arg(cache) }?;
         let entries = match n {

@@ -5,7 +5,9 @@ use std::ffi::{c_int, c_void, CStr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::types::*;
-use super::{arg, check_flags, control, fail, msi_device, msi_route_cache, put, read_struct};
+use super::{
+    arg, check_flags, control, creating, fail, msi_device, msi_route_cache, put, read_struct,
+};
 use crate::device::{Capability, Changed, MsiForm, OnChange, Place};
 use crate::error::{Error, Result};
 use crate::{Device, DeviceConfig, Kind};
@@ -14,7 +16,7 @@ use crate::{Device, DeviceConfig, Kind};
 ///
 /// \param config  its size is set (MSIROUTE_DEVICE_CONFIG_INIT); read during the call.
 /// \param dev     receives the handle, NULL on failure; ends with msi_device_free().
-/// \return 0; -EINVAL (bad config: no such kind or number of vectors, a capability that cannot lie there); -E2BIG; -EBUSY
+/// \return 0; -ENOMEM; -EINVAL (bad config: no such kind or number of vectors, a capability that cannot lie there); -E2BIG; -EBUSY
 ///         (MSIROUTE_KIND_PINS: a GSI is the VMM's own or another's, or first_gsi is not above it); -ENOTSUP
 ///         (MSIROUTE_KIND_PINS: there is no table).
 #[no_mangle]
@@ -23,7 +25,7 @@ pub unsafe extern "C" fn msi_device_new(
     config: *const msi_device_config,
     dev: *mut *mut msi_device,
 ) -> c_int {
-    control(|| {
+    creating(|| {
         // SAFETY: C's to give.
         unsafe { put(dev, std::ptr::null_mut()) }?;
         // SAFETY: C's handle.

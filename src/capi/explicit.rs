@@ -7,7 +7,7 @@ use kvm_bindings::kvm_irq_routing_entry;
 
 use super::cache::borrow_fd;
 use super::types::*;
-use super::{arg, check_flags, control, msi_route_cache, put};
+use super::{arg, check_flags, control, creating, msi_route_cache, put};
 
 /// Adds a route under a GSI that the VMM gets to know: for a VMM that already thinks in GSIs, and for entries that are no
 /// messages (HV_SINT, Xen, pins). Staged until the commit, or until an irqfd is bound to it; then it is in the kernel's
@@ -26,7 +26,7 @@ pub unsafe extern "C" fn msi_route_cache_add_route(
     flags: u32,
     gsi: *mut u32,
 ) -> c_int {
-    control(|| {
+    creating(|| {
         // SAFETY: C's handle.
         let handle = unsafe { arg(cache) }?;
         check_flags(flags, MSIROUTE_ROUTE_IRQFD_ONLY)?;
@@ -44,14 +44,14 @@ pub unsafe extern "C" fn msi_route_cache_add_route(
 ///
 /// \param gsi    one that was added.
 /// \param entry  in the kernel's form, all of it written; its `gsi` is not looked at.
-/// \return 0; -ENOENT (it was not added); -EINVAL; -ESHUTDOWN.
+/// \return 0; -ENOMEM; -ENOENT (it was not added); -EINVAL; -ESHUTDOWN.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_update_route(
     cache: *mut msi_route_cache,
     gsi: u32,
     entry: *const kvm_irq_routing_entry,
 ) -> c_int {
-    control(|| {
+    creating(|| {
         // SAFETY: C's handle.
         let handle = unsafe { arg(cache) }?;
         // SAFETY: C's to give.
@@ -81,7 +81,7 @@ pub unsafe extern "C" fn msi_route_cache_remove_route(
 /// \param fd          an eventfd; duplicated.
 /// \param resamplefd  duplicated; -1, or the GSI is level-triggered: it stays raised until the guest ends the
 ///                    interrupt, and this is signalled then.
-/// \return 0; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, a GSI beyond the table); -EBUSY
+/// \return 0; -ENOMEM; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, a GSI beyond the table); -EBUSY
 ///         (bound already); -EMFILE; -ENOTSUP (no irqfds here); -ESHUTDOWN; what the kernel says, outside a
 ///         transaction. On failure it is not bound.
 #[no_mangle]
@@ -91,7 +91,7 @@ pub unsafe extern "C" fn msi_route_cache_bind_irqfd(
     fd: c_int,
     resamplefd: c_int,
 ) -> c_int {
-    control(|| {
+    creating(|| {
         // SAFETY: C's handle.
         let handle = unsafe { arg(cache) }?;
         let fd = borrow_fd(fd, "the eventfd is not open")?;

@@ -22,7 +22,7 @@ pub mod state;
 pub mod types;
 pub mod vector;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{c_char, c_int, c_void, CString};
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
@@ -30,6 +30,8 @@ use std::sync::Arc;
 use crate::cancel;
 use crate::error::{Error, Result};
 use crate::explicit::ExplicitRoutes;
+use crate::memory::reserve;
+use crate::transaction;
 use crate::{Device, RouteCache};
 
 /// A VM's routes; one a VM, several in a process.
@@ -49,9 +51,14 @@ pub struct msi_device {
 
 thread_local! {
     static LAST_ERROR: RefCell<CString> = RefCell::new(CString::default());
+    /// That was the last one; there was no memory for words.
+    static NO_MEMORY: Cell<bool> = const { Cell::new(false) };
 }
 
 fn last_error() -> *const c_char {
+    if NO_MEMORY.get() {
+        return c"no memory".as_ptr();
+    }
     // A thread that is exiting has no text any more.
     let text = LAST_ERROR.try_with(|text| text.try_borrow().map(|text| text.as_ptr()));
     text.ok().and_then(|text| text.ok()).unwrap_or(c"".as_ptr())
@@ -63,6 +70,7 @@ fn fail(error: &Error) -> c_int {
     keeping_errno(|| {
         let text = CString::new(error.to_string()).unwrap_or_default();
         let _ = LAST_ERROR.try_with(|last| last.try_borrow_mut().map(|mut last| *last = text));
+        NO_MEMORY.set(false);
         error.errno().saturating_neg()
     })
 }
@@ -92,6 +100,32 @@ fn control(body: impl FnOnce() -> Result<()>) -> c_int {
 /// The same, for those that have something to tell.
 fn control_value(body: impl FnOnce() -> Result<c_int>) -> c_int {
     cancel::put_off(|| access_value(body))
+}
+
+/// Before a thread first uses what is tidied up when it ends, glibc allocates, and aborts if it cannot: not then if there is no memory.
+fn prepare_thread() {
+    thread_local!(static IS_PREPARED: Cell<bool> = const { Cell::new(false) });
+    if !IS_PREPARED.get() && reserve::is_there() {
+        let _ = LAST_ERROR.try_with(|_| ());
+        transaction::prepare_thread();
+        IS_PREPARED.set(true);
+    }
+}
+
+/// A control call that makes something: -ENOMEM if there is no memory for it.
+fn creating(body: impl FnOnce() -> Result<()>) -> c_int {
+    creating_value(|| body().map(|()| 0))
+}
+
+/// The same, for those that have something to tell.
+fn creating_value(body: impl FnOnce() -> Result<c_int>) -> c_int {
+    keeping_errno(|| {
+        prepare_thread();
+        reserve::with_reserve(|| control_value(body)).unwrap_or_else(|| {
+            NO_MEMORY.set(true);
+            -libc::ENOMEM
+        })
+    })
 }
 
 /// For a guest's accesses: as control functions, but see [`cancel`].

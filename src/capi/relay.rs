@@ -3,7 +3,7 @@
 
 use std::ffi::c_int;
 
-use super::{arg, control, control_value, msi_route_cache};
+use super::{arg, control, control_value, creating_value, msi_route_cache};
 
 /// Turns the relay on, if it is not: eventfds of open vectors are then served from user space, by whoever runs it,
 /// until those that are busy and calm have been given to the kernel. Setting and unmasking write no table any more, and
@@ -17,7 +17,7 @@ use super::{arg, control, control_value, msi_route_cache};
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_relay_fd(cache: *mut msi_route_cache) -> c_int {
     // SAFETY: C's handle.
-    control_value(|| unsafe { arg(cache) }?.cache.relay_fd())
+    creating_value(|| unsafe { arg(cache) }?.cache.relay_fd())
 }
 
 /// Serves what is signalled now, in one bounded batch, and promotes what is due; waits for no event. Any thread; several

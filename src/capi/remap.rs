@@ -4,7 +4,7 @@
 use std::ffi::{c_int, c_void};
 
 use super::types::*;
-use super::{arg, control, msi_route_cache};
+use super::{arg, control, creating, msi_route_cache};
 use crate::error::Error;
 use crate::message::GuestMessage;
 use crate::remap::{Translate, Translation};
@@ -47,14 +47,14 @@ pub type msi_route_cache_translate_fn = Option<
 ///
 /// \param translate  NULL: messages are sent as the guest wrote them. When this returns the old one does not run and is
 ///                   not called any more.
-/// \return 0; -EINVAL; what serving the vectors says (it stands, and serving is tried again).
+/// \return 0; -ENOMEM; -EINVAL; what serving the vectors says (it stands, and serving is tried again).
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_set_remap(
     cache: *mut msi_route_cache,
     translate: msi_route_cache_translate_fn,
     opaque: *mut c_void,
 ) -> c_int {
-    control(|| {
+    creating(|| {
         let translate = wrap(translate, opaque);
         // SAFETY: C's handle.
         unsafe { arg(cache) }?.cache.set_remap(translate)

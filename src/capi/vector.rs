@@ -6,7 +6,7 @@ use std::ffi::c_int;
 
 use super::cache::borrow_fd;
 use super::types::*;
-use super::{arg, check_flags, control, control_value, msi_device, write_struct};
+use super::{arg, check_flags, control, control_value, creating, msi_device, write_struct};
 use crate::device::{EventfdOptions, Server};
 use crate::error::Error;
 use crate::Masking;
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn msi_vector_clear_pending(dev: *mut msi_device, index: u
 ///
 /// \param fd     an eventfd; duplicated, unless MSIROUTE_EVENTFD_BORROWED.
 /// \param flags  MSIROUTE_EVENTFD_...
-/// \return 0; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, unknown flags, MASKED_AT_SOURCE
+/// \return 0; -ENOMEM; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, unknown flags, MASKED_AT_SOURCE
 ///         of a device without `changed`); -EBUSY (bound already, by whatever number); -ENOTSUP (no irqfds here);
 ///         -EMFILE; -ENODEV; -ESHUTDOWN; -ENOSPC (no route is free, outside a transaction); what the kernel says,
 ///         outside a transaction. On failure it is not bound.
@@ -99,7 +99,7 @@ pub unsafe extern "C" fn msi_vector_bind_eventfd(
     fd: c_int,
     flags: u32,
 ) -> c_int {
-    control(|| {
+    creating(|| {
         // SAFETY: C's handle.
         let device = &unsafe { arg(dev) }?.device;
         let known = MSIROUTE_EVENTFD_KERNEL_ONLY

@@ -46,6 +46,7 @@ use crate::backend::Reception;
 use crate::cache::{first_error, refuse_reentry, Member, RouteCache};
 use crate::dump::Described;
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::message::{GuestMessage, NO_REQUESTER};
 use crate::owner::Item;
 use crate::registers::{msi, msix, Registers};
@@ -292,18 +293,20 @@ impl Device {
         let DeviceConfig { data0_off, remap, capability, on_change, .. } = config;
         let (gate, masked, registers) = match kind {
             Kind::Plain | Kind::Pins { .. } => (0, false, Registers::None),
-            Kind::Msix => (closed::DISABLED, true, Registers::Msix(msix::Table::new(vectors))),
+            Kind::Msix => (closed::DISABLED, true, Registers::Msix(msix::Table::new(vectors)?)),
             Kind::Msi(form) => {
                 (closed::DISABLED, false, Registers::Msi(msi::Msi::new(form, vectors)))
             }
         };
-        let mut controls: Box<[VectorControl]> =
-            (0..vectors).map(|_| VectorControl::default()).collect();
+        let mut controls = memory::collect((0..vectors).map(|_| VectorControl::default()))?;
+        let states = memory::collect((0..vectors).map(|_| Vector::new(masked)))?;
         if let Kind::Pins { first } = kind {
-            cache.own_pins(first, vectors)?;
-            for (gsi, control) in (first..).zip(controls.iter_mut()) {
-                control.eventfds = Some(Box::new(Eventfds::on_pin(gsi)));
+            for (at, control) in (0..).zip(controls.iter_mut()) {
+                // If there is no such GSI, none is owned below.
+                let gsi = first.saturating_add(at);
+                control.eventfds = Some(memory::boxed(Eventfds::on_pin(gsi))?);
             }
+            cache.own_pins(first, vectors)?;
         }
         let control = Control {
             requester,
@@ -314,7 +317,7 @@ impl Device {
         };
         let device = Arc::new_cyclic(|me| Device {
             cache: cache.clone(),
-            vectors: (0..vectors).map(|_| Vector::new(masked)).collect(),
+            vectors: states,
             gate: Gate::new(gate),
             kind,
             data0_off,
@@ -325,7 +328,7 @@ impl Device {
             listener: on_change.map(Listener::new),
             name,
         });
-        cache.join(std::ptr::from_ref(&*device).addr(), device.clone());
+        cache.join(std::ptr::from_ref(&*device).addr(), device.clone())?;
         Ok(device)
     }
 

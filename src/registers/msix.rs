@@ -2,6 +2,8 @@
 //! MSI-X (PCI 3.0, 6.8.2): table, pending bit array, capability.
 
 use super::{copy, is_defined, Capability, Image, Written};
+use crate::error::Result;
+use crate::memory;
 use crate::message::GuestMessage;
 
 /// Of the capability, in bytes.
@@ -37,8 +39,8 @@ pub(crate) struct TableWrite {
 }
 
 impl Table {
-    pub fn new(vectors: u32) -> Self {
-        Table((0..vectors).map(|_| Entry::default()).collect())
+    pub fn new(vectors: u32) -> Result<Self> {
+        memory::collect((0..vectors).map(|_| Entry::default())).map(Table)
     }
 
     fn size(&self) -> usize {

@@ -12,6 +12,8 @@
 
 use std::hash::{BuildHasher, RandomState};
 
+use crate::error::Result;
+use crate::memory;
 use crate::message::Message;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{self, Readers};
@@ -39,7 +41,7 @@ pub(super) struct Finder {
 }
 
 impl Finder {
-    pub fn new(limit: u32) -> Self {
+    pub fn new(limit: u32) -> Result<Self> {
         let cell = |_| Cell {
             live: AtomicBool::new(false),
             uses: AtomicU32::new(0),
@@ -49,11 +51,12 @@ impl Finder {
             readers: Readers::new(),
         };
         let random = RandomState::new();
-        Finder {
-            cells: (0..limit).map(cell).collect(),
-            index: (0..limit.next_power_of_two() * 2).map(|_| AtomicU32::new(0)).collect(),
+        let index = (0..limit.next_power_of_two() * 2).map(|_| AtomicU32::new(0));
+        Ok(Finder {
+            cells: memory::collect((0..limit).map(cell))?,
+            index: memory::collect(index)?,
             keys: (random.hash_one(0), random.hash_one(1)),
-        }
+        })
     }
 
     /// Calls `raise` with the message's GSI; `None` if it has none that can be found.

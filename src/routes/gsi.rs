@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which GSIs are taken. Lowest first and so dense: the kernel's table is as long as its highest GSI.
 
+use crate::error::Result;
+use crate::memory;
+
 /// GSIs from 0 up to a limit.
 #[derive(Debug)]
 pub(super) struct GsiSet {
     /// A set bit is a taken GSI.
-    words: Vec<u64>,
+    words: Box<[u64]>,
     first: u32,
     limit: u32,
     /// From `first` on.
@@ -14,10 +17,15 @@ pub(super) struct GsiSet {
 
 impl GsiSet {
     /// Those below `first` are never handed out.
-    pub fn new(first: u32, limit: u32) -> Self {
-        let words = limit.div_ceil(u64::BITS) as usize;
+    pub fn new(first: u32, limit: u32) -> Result<Self> {
+        let words = memory::collect((0..limit.div_ceil(u64::BITS)).map(|_| 0))?;
         let free = limit.saturating_sub(first);
-        GsiSet { words: vec![0; words], first, limit, free }
+        Ok(GsiSet { words, first, limit, free })
+    }
+
+    pub fn has(&self, gsi: u32) -> bool {
+        let word = self.words.get((gsi / u64::BITS) as usize);
+        word.is_some_and(|word| word >> (gsi % u64::BITS) & 1 != 0)
     }
 
     /// How many could be taken.
@@ -76,7 +84,7 @@ mod tests {
 
     #[test]
     fn lowest_first_and_again() {
-        let mut set = GsiSet::new(24, 200);
+        let mut set = GsiSet::new(24, 200).unwrap();
         assert_eq!((set.take_lowest(), set.take_lowest()), (Some(24), Some(25)));
         set.give_back(24);
         assert_eq!((set.take_lowest(), set.take_lowest()), (Some(24), Some(26)));
@@ -91,7 +99,7 @@ mod tests {
 
     #[test]
     fn a_taken_one_is_not_handed_out() {
-        let mut set = GsiSet::new(64, 70);
+        let mut set = GsiSet::new(64, 70).unwrap();
         assert!(set.take(65) && !set.take(65) && set.take(3) && !set.take(70));
         let rest: Vec<u32> = std::iter::from_fn(|| set.take_lowest()).collect();
         assert_eq!(rest, [64, 66, 67, 68, 69]);

@@ -113,10 +113,10 @@ pub(crate) struct Counts {
 
 impl Routes {
     /// GSIs from `first_gsi`; `direct`: messages do not go through routes.
-    pub fn new(first_gsi: u32, features: &Features, direct: bool) -> Self {
+    pub fn new(first_gsi: u32, features: &Features, direct: bool) -> Result<Self> {
         let limit = features.max_routes;
-        let table = Table::new(first_gsi, limit);
-        Routes {
+        let table = Table::new(first_gsi, limit)?;
+        Ok(Routes {
             state: Mutex::new(State {
                 table,
                 sizing: (!direct).then(|| Sizing::new(limit as usize)),
@@ -126,14 +126,14 @@ impl Routes {
                 closed: false,
             }),
             line: Line::new(),
-            finder: (!direct).then(|| Finder::new(limit)),
+            finder: (!direct).then(|| Finder::new(limit)).transpose()?,
             requester_matters: features.requester,
             gsi_direct: features.gsi_direct,
             writes: AtomicU64::new(0),
             write_errors: AtomicU64::new(0),
             evictions: AtomicU64::new(0),
             chances: AtomicU64::new(0),
-        }
+        })
     }
 
     /// Makes all changes with one write of the table, together with those that other threads want meanwhile; with none if the
@@ -399,6 +399,7 @@ impl Routes {
     // ---- staging -------------------------------------------------------------------------------
 
     fn stage(&self, state: &mut State, change: &Change) -> Result<u32> {
+        state.table.want_memory()?;
         match *change {
             Change::Pin(message) => self.stage_pin(state, self.key(&message), 0),
             Change::Retarget(gsi, message) => {
@@ -566,8 +567,10 @@ impl Routes {
     }
 
     fn write_whole(&self, state: &mut State, backend: &dyn Backend) -> Result<()> {
-        let entries = state.table.entries();
-        let written = trace::table_write(entries.len(), || backend.set_routes(&entries));
+        let written = state
+            .table
+            .entries()
+            .and_then(|entries| trace::table_write(entries.len(), || backend.set_routes(&entries)));
         let counter = if written.is_ok() { &self.writes } else { &self.write_errors };
         counter.fetch_add(1, Ordering::Relaxed);
         state.untouched &= written.is_err();

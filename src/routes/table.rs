@@ -5,7 +5,7 @@
 //! written, and [`Table::believe`] or [`Table::take_back`] what is made of the kernel's answer.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use kvm_bindings::{
@@ -17,6 +17,7 @@ use super::sizing::Uses;
 use crate::dump::{list_of, RouteState, TableState};
 use crate::error::{Error, Result};
 use crate::hash::HashMap;
+use crate::memory;
 use crate::message::{Message, NO_REQUESTER};
 
 /// A route of the library's own.
@@ -50,7 +51,7 @@ pub(super) struct Table {
     by_message: HashMap<Message, u32>,
     gsis: GsiSet,
     /// GSIs that pins and explicit routes own, in the table or not.
-    owned: BTreeSet<u32>,
+    owned: GsiSet,
     count: usize,
     idle: usize,
     limit: usize,
@@ -84,21 +85,21 @@ impl Explicit {
 }
 
 impl Table {
-    pub fn new(first_gsi: u32, limit: u32) -> Self {
-        Table {
+    pub fn new(first_gsi: u32, limit: u32) -> Result<Self> {
+        Ok(Table {
             fixed: Vec::new(),
             explicit: BTreeMap::new(),
             explicit_size: 0,
             routes: Vec::new(),
             by_message: HashMap::default(),
-            gsis: GsiSet::new(first_gsi, limit),
-            owned: BTreeSet::new(),
+            gsis: GsiSet::new(first_gsi, limit)?,
+            owned: GsiSet::new(0, limit)?,
             count: 0,
             idle: 0,
             limit: limit as usize,
             tick: 0,
             staged: Vec::new(),
-        }
+        })
     }
 
     /// Entries in the table, of whatever kind, and room that is kept.
@@ -161,6 +162,15 @@ impl Table {
     }
 
     // ---- staging -------------------------------------------------------------------------------
+
+    /// Memory for one more.
+    pub fn want_memory(&mut self) -> Result<()> {
+        let next = self.gsis.lowest_free().map_or(0, |gsi| gsi as usize + 1);
+        let more = next.saturating_sub(self.routes.len());
+        memory::want(|| self.routes.try_reserve(more))?;
+        memory::want(|| self.by_message.try_reserve(1))?;
+        memory::want(|| self.staged.try_reserve(2))
+    }
 
     /// A new route on a free GSI, idle; `None` if neither a GSI nor an entry is free.
     pub fn add(&mut self, message: Message) -> Option<u32> {
@@ -302,14 +312,15 @@ impl Table {
     // ---- the kernel's answer -------------------------------------------------------------------
 
     /// The whole table as staged, in the kernel's form.
-    pub fn entries(&self) -> Vec<kvm_irq_routing_entry> {
-        let mut entries = Vec::with_capacity(self.entry_count());
+    pub fn entries(&self) -> Result<Vec<kvm_irq_routing_entry>> {
+        let mut entries = Vec::new();
+        memory::want(|| entries.try_reserve_exact(self.entry_count()))?;
         entries.extend_from_slice(&self.fixed);
         entries.extend(self.explicit.values().flat_map(|explicit| &explicit.entries));
         for (gsi, route) in (0u32..).zip(&self.routes) {
             entries.extend(route.as_ref().map(|route| msi_entry(gsi, &route.message)));
         }
-        entries
+        Ok(entries)
     }
 
     /// It was written. The GSIs that changed.
@@ -344,7 +355,7 @@ impl Table {
             let lowest = self.gsis.lowest_free();
             let gsi = lowest.ok_or_else(no_gsi)?;
             self.gsis.take(gsi);
-            self.owned.insert(gsi);
+            self.owned.take(gsi);
             return Ok(gsi);
         };
         if gsi as usize >= self.limit {
@@ -355,13 +366,13 @@ impl Table {
                         msi_route_cache_set_fixed), a vector's, or a pin's";
             return Err(Error::new(libc::EBUSY, what));
         }
-        self.owned.insert(gsi);
+        self.owned.take(gsi);
         Ok(gsi)
     }
 
     /// Its route is gone.
     pub fn give_gsi_back(&mut self, gsi: u32) {
-        self.owned.remove(&gsi);
+        self.owned.give_back(gsi);
         self.gsis.give_back(gsi);
     }
 
@@ -447,7 +458,7 @@ impl Table {
             if entry.gsi as usize >= self.limit {
                 return Err(Error::invalid("a fixed route's GSI is beyond the kernel's table"));
             }
-            if self.owned.contains(&entry.gsi) {
+            if self.owned.has(entry.gsi) {
                 let what = "a fixed route's GSI is a pin's, or an explicit route's";
                 return Err(Error::new(libc::EBUSY, what));
             }

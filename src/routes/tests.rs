@@ -59,7 +59,7 @@ impl Guest {
 
     fn with_table(limit: u32) -> Self {
         let meter = Meter { limit, cost: AtomicU64::new(0) };
-        let routes = Routes::new(24, &meter.features(), false);
+        let routes = Routes::new(24, &meter.features(), false).unwrap();
         Guest { routes, meter, random: 88_172_645_463_325_252 }
     }
 
@@ -172,7 +172,7 @@ fn what_comes_back_is_in_nobodys_way() {
 
 #[test]
 fn the_least_frequent_and_then_the_oldest_go_first() {
-    let mut table = Table::new(24, 100);
+    let mut table = Table::new(24, 100).unwrap();
     let gsis: Vec<u32> = (0..4).map(|data| table.add(message(data)).unwrap()).collect();
     table.believe();
     let counts = |gsi| if gsi == 24 { 5 } else { 0 };

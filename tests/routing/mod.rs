@@ -134,7 +134,7 @@ impl<M: Machine> Rig<M> {
             ..Config::default()
         };
         let cache = RouteCache::new(Host::Other(Box::new(tap.clone())), &config).unwrap();
-        let explicit = ExplicitRoutes::new(&cache);
+        let explicit = ExplicitRoutes::new(&cache).unwrap();
         let device = |part| new_device(&cache, part).unwrap();
         let devices = shape.parts.iter().map(device).collect();
         let eventfds: Vec<EventFd> =

@@ -13,7 +13,7 @@
 #include "msiroute.h"
 #include "tap.h"
 
-#define SECONDS_PER_TEST (20 * tap_slowness())
+#define SECONDS_PER_TEST (60 * tap_slowness())
 #define NOTES_PER_TEST   12 /* a test that fails in a loop need not say so a million times */
 
 static atomic_uint failures, notes;

@@ -108,7 +108,7 @@ impl Msi {
 
     /// One bit for each vector there is.
     fn all(&self) -> u32 {
-        u32::MAX >> (MAX_VECTORS - self.vectors.clamp(1, MAX_VECTORS))
+        first_bits(self.vectors.clamp(1, MAX_VECTORS))
     }
 
     /// How many vectors the guest lets the function use: 1 to [`MAX_VECTORS`].
@@ -247,7 +247,7 @@ impl Msi {
 
     /// The vectors that the guest lets send, a bit each.
     fn live(&self, bits: MsiBits) -> u32 {
-        let used = u32::MAX >> (MAX_VECTORS - self.used());
+        let used = first_bits(self.used());
         if bits.enabled {
             used & !bits.masked
         } else {
@@ -262,4 +262,8 @@ impl Msi {
             self.settle();
         }
     }
+}
+
+fn first_bits(n: u32) -> u32 {
+    u32::MAX.checked_shr(u32::BITS.saturating_sub(n)).unwrap_or(0)
 }

@@ -49,9 +49,11 @@ impl Finder {
             readers: Readers::new(),
         };
         let random = RandomState::new();
+        // Twice as many as routes, or more: a power of two.
+        let hints = limit.checked_next_power_of_two().unwrap_or(limit).saturating_mul(2);
         Finder {
             cells: (0..limit).map(cell).collect(),
-            index: (0..limit.next_power_of_two() * 2).map(|_| AtomicU32::new(0)).collect(),
+            index: (0..hints).map(|_| AtomicU32::new(0)).collect(),
             keys: (random.hash_one(0), random.hash_one(1)),
         }
     }

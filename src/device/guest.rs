@@ -95,7 +95,8 @@ impl Device {
     pub fn config_read(&self, offset: u32, out: &mut [u8]) -> Result<bool> {
         let control = self.lock()?;
         let Some((place, within)) = self.in_capability(offset, out.len()) else { return Ok(false) };
-        let from = (u64::from(place.offset) + within.start as u64).saturating_sub(offset.into());
+        let start = u64::from(place.offset).saturating_add(within.start as u64);
+        let from = start.saturating_sub(offset.into());
         let out = out.get_mut(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default();
         let mut bytes = [0; LONGEST_CAPABILITY];
         let size = self.capability_bytes(&control, &mut bytes);
@@ -111,7 +112,8 @@ impl Device {
         let Some((place, within)) = self.in_capability(offset, data.len()) else {
             return Ok(false);
         };
-        let from = (u64::from(place.offset) + within.start as u64).saturating_sub(offset.into());
+        let start = u64::from(place.offset).saturating_add(within.start as u64);
+        let from = start.saturating_sub(offset.into());
         let data = data.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default();
         let data = data.get(..within.len()).unwrap_or_default();
         match self.kind {

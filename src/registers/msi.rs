@@ -195,9 +195,10 @@ impl Msi {
         let (form, data_at) = (self.form, self.form.data());
         let address_end = if form.wide { ADDRESS + 8 } else { ADDRESS + 4 };
         for at in at..at.saturating_add(data.len()).min(LONGEST) {
-            match at {
-                _ if (ADDRESS..address_end).contains(&at) => self.written.add(at - ADDRESS),
-                _ if (data_at..data_at + 2).contains(&at) => self.written.add(at - data_at + 8),
+            let (in_address, in_data) = (at.checked_sub(ADDRESS), at.checked_sub(data_at));
+            match (in_address, in_data) {
+                (Some(byte), _) if at < address_end => self.written.add(byte),
+                (_, Some(byte)) if byte < 2 => self.written.add(byte.saturating_add(8)),
                 _ => {}
             }
         }

@@ -406,7 +406,7 @@ impl RouteCache {
     pub fn pause(&self) -> Result<()> {
         refuse_reentry()?;
         let mut pauses = self.pauses.lock();
-        *pauses += 1;
+        *pauses = pauses.saturating_add(1);
         let mut paused = Ok(());
         if *pauses == 1 {
             self.paused.store(true, Ordering::SeqCst);
@@ -431,7 +431,7 @@ impl RouteCache {
         if *pauses == 0 {
             return Err(Error::invalid("the route cache is not paused"));
         }
-        *pauses -= 1;
+        *pauses = pauses.saturating_sub(1);
         if *pauses > 0 {
             return Ok(());
         }

@@ -77,11 +77,12 @@ pub(crate) struct EntryState {
 
 /// How long the bytes of such a device are.
 pub(crate) fn size(form: Form, vectors: usize) -> usize {
-    match form {
-        Form::Plain | Form::Pins => HEADER_SIZE + vectors * VECTOR_SIZE,
-        Form::Msix => HEADER_SIZE + vectors * (VECTOR_SIZE + ENTRY_SIZE),
-        Form::Msi { .. } => HEADER_SIZE + MSI_SIZE + vectors * VECTOR_SIZE,
-    }
+    let (head, each) = match form {
+        Form::Plain | Form::Pins => (HEADER_SIZE, VECTOR_SIZE),
+        Form::Msix => (HEADER_SIZE, VECTOR_SIZE + ENTRY_SIZE),
+        Form::Msi { .. } => (HEADER_SIZE + MSI_SIZE, VECTOR_SIZE),
+    };
+    vectors.saturating_mul(each).saturating_add(head)
 }
 
 fn flag(on: bool, bit: u32) -> u32 {

@@ -117,7 +117,7 @@ impl RouteCache {
     pub fn begin(self: &Arc<Self>) -> Result<()> {
         refuse_reentry()?;
         let begun = with_open(|open| match innermost(open, self) {
-            Some(transaction) => transaction.depth += 1,
+            Some(transaction) => transaction.depth = transaction.depth.saturating_add(1),
             None => open.push(Transaction::new(self)),
         });
         begun.ok_or_else(is_ending)
@@ -146,13 +146,14 @@ impl RouteCache {
     pub fn commit(self: &Arc<Self>) -> Result<()> {
         refuse_reentry()?;
         let ended = with_open(|open| {
-            let at = open.iter().rposition(|open| Arc::ptr_eq(&open.cache, self))?;
-            let transaction = open.get_mut(at)?;
-            transaction.depth -= 1;
-            Some((transaction.depth == 0).then(|| {
-                let mut ended = open.remove(at);
-                (std::mem::take(&mut ended.items), std::mem::take(&mut ended.untold))
-            }))
+            let transaction = innermost(open, self)?;
+            transaction.depth = transaction.depth.saturating_sub(1);
+            let has_ended = transaction.depth == 0;
+            let ended = has_ended.then(|| {
+                (std::mem::take(&mut transaction.items), std::mem::take(&mut transaction.untold))
+            });
+            open.retain(|open| open.depth > 0);
+            Some(ended)
         });
         match ended.flatten() {
             // There was none.

@@ -174,7 +174,7 @@ pub unsafe extern "C" fn msi_vector_info(
             data: now.data,
             eventfds: now.eventfds,
             gsi: now.gsi.unwrap_or(MSIROUTE_ANY_GSI),
-            error: -now.errno,
+            error: now.errno.saturating_neg(),
         };
         // SAFETY: C's to give.
         unsafe { write_struct(info, &filled) }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use parking_lot::MutexGuard;
 
 use super::change::{GateChange, Pending, Wanted};
-use super::{closed, Control, Device, Kind};
+use super::{closed, one, Control, Device, Kind};
 use crate::error::{Error, Result};
 use crate::message::GuestMessage;
 use crate::registers::msi::{Msi, MsiBits};
@@ -55,7 +55,7 @@ impl Device {
         let Registers::Msix(table) = &mut control.registers else { return Err(no_table()) };
         let Some(written) = table.write(offset, data) else { return Ok(()) };
         let (index, high_counts) = (written.index, self.high_counts());
-        self.change(control, GateChange::NONE, index..index + 1, |index, registers, wanted| {
+        self.change(control, GateChange::NONE, one(index), |index, registers, wanted| {
             let Registers::Msix(table) = registers else { return };
             wanted.masked = written.masked.unwrap_or(wanted.masked);
             settle_entry(table, index, wanted, high_counts);
@@ -95,7 +95,8 @@ impl Device {
     pub fn config_read(&self, offset: u32, out: &mut [u8]) -> Result<bool> {
         let control = self.lock()?;
         let Some((place, within)) = self.in_capability(offset, out.len()) else { return Ok(false) };
-        let from = (u64::from(place.offset) + within.start as u64).saturating_sub(offset.into());
+        let start = u64::from(place.offset).saturating_add(within.start as u64);
+        let from = start.saturating_sub(offset.into());
         let out = out.get_mut(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default();
         let mut bytes = [0; LONGEST_CAPABILITY];
         let size = self.capability_bytes(&control, &mut bytes);
@@ -111,7 +112,8 @@ impl Device {
         let Some((place, within)) = self.in_capability(offset, data.len()) else {
             return Ok(false);
         };
-        let from = (u64::from(place.offset) + within.start as u64).saturating_sub(offset.into());
+        let start = u64::from(place.offset).saturating_add(within.start as u64);
+        let from = start.saturating_sub(offset.into());
         let data = data.get(usize::try_from(from).unwrap_or(usize::MAX)..).unwrap_or_default();
         let data = data.get(..within.len()).unwrap_or_default();
         match self.kind {
@@ -189,7 +191,11 @@ impl Device {
 
     /// What MSI's registers show of the vectors and the function, but for what is pending.
     pub(super) fn msi_bits(&self) -> MsiBits {
-        let masked = self.all().map(|index| u32::from(self.is_masked(index)) << index).sum();
+        let bit = |index| 1u32.checked_shl(index).unwrap_or(0);
+        let masked = self
+            .all()
+            .filter(|&index| self.is_masked(index))
+            .fold(0, |bits, index| bits | bit(index));
         MsiBits { enabled: self.state().enabled, masked, pending: 0 }
     }
 
@@ -237,7 +243,7 @@ impl Device {
         let gate = function_gate(after.enabled, false);
         self.change(control, gate, self.all(), |index, registers, wanted| {
             if let Registers::Msi(msi) = registers {
-                wanted.masked = after.masked >> index & 1 != 0;
+                wanted.masked = after.masked.wrapping_shr(index) & 1 != 0;
                 wanted.message = self.msi_message(msi, index);
                 wanted.pending = pending(index);
             }

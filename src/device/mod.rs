@@ -446,6 +446,11 @@ impl Device {
     }
 }
 
+/// This vector alone.
+fn one(index: u32) -> Range<u32> {
+    index..index.saturating_add(1)
+}
+
 impl Member for Device {
     fn shut_down(&self) {
         if let Err(e) = self.leave(closed::SHUT_DOWN) {

@@ -5,7 +5,7 @@ use parking_lot::MutexGuard;
 
 use super::change::{GateChange, Pending};
 use super::guest::{self, LONGEST_CAPABILITY};
-use super::{closed, Capability, Control, Device, Kind, MsiForm};
+use super::{closed, one, Capability, Control, Device, Kind, MsiForm};
 use crate::error::{Error, Result};
 use crate::registers::msi::MsiState;
 use crate::registers::{copy, msix, Registers};
@@ -78,7 +78,7 @@ impl Device {
                 copy(Some(&table.entry_bytes(index, self.is_masked(index))), entry);
             }
             for (first, word) in (0..).step_by(64).zip(out.pba.chunks_mut(8)) {
-                let end = (first + 64).min(self.all().end);
+                let end = u32::saturating_add(first, 64).min(self.all().end);
                 copy(Some(&self.pending(&control, first..end).to_le_bytes()), word);
             }
         }
@@ -99,7 +99,7 @@ impl Device {
                 let after = msi.import(&place, self.msi_bits(), raw.capability)?;
                 let maskable = msi.form.maskable;
                 self.follow_msi(control, after, |index| match maskable {
-                    true => Pending::Becomes(after.pending >> index & 1 != 0),
+                    true => Pending::Becomes(after.pending.wrapping_shr(index) & 1 != 0),
                     false => Pending::Stays,
                 })
             }
@@ -168,7 +168,7 @@ impl Device {
             VectorState {
                 message: vector_control.message().filter(|_| !is_msi),
                 masked: self.is_masked(index),
-                pending: self.pending(control, index..index + 1) != 0,
+                pending: self.pending(control, one(index)) != 0,
                 entry,
             }
         };

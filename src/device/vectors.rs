@@ -6,7 +6,9 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use super::change::GateChange;
 use super::eventfds::Eventfds;
-use super::{guest, Control, Device, EventfdOptions, Kind, Masking, VectorControl, VectorInfo};
+use super::{
+    guest, one, Control, Device, EventfdOptions, Kind, Masking, VectorControl, VectorInfo,
+};
 use crate::cache::not_a_message;
 use crate::error::{Error, Result};
 use crate::message::GuestMessage;
@@ -36,7 +38,7 @@ impl Device {
         if !is_message && !self.is_off(message) {
             return Err(not_a_message());
         }
-        self.change(control, GateChange::NONE, index..index + 1, |index, registers, wanted| {
+        self.change(control, GateChange::NONE, one(index), |index, registers, wanted| {
             if let Registers::Msix(table) = registers {
                 table.set_message(index, message);
             }
@@ -60,7 +62,7 @@ impl Device {
     pub fn clear(&self, index: u32) -> Result<()> {
         let control = self.lock_vector(index)?;
         self.refuse_msi()?;
-        self.change(control, GateChange::NONE, index..index + 1, |index, registers, wanted| {
+        self.change(control, GateChange::NONE, one(index), |index, registers, wanted| {
             if let Registers::Msix(table) = registers {
                 table.set_message(index, GuestMessage::default());
             }
@@ -96,11 +98,12 @@ impl Device {
         let control = self.lock_vector(index)?;
         if let Kind::Msi(_) = self.kind {
             return self.write_msi(control, |msi, bits| {
-                let others = bits.masked & !(1 << index);
-                msi.follow(bits, MsiBits { masked: others | u32::from(masked) << index, ..bits })
+                let bit = 1u32.checked_shl(index).unwrap_or(0);
+                let masked = if masked { bits.masked | bit } else { bits.masked & !bit };
+                msi.follow(bits, MsiBits { masked, ..bits })
             });
         }
-        self.change(control, GateChange::NONE, index..index + 1, |index, registers, wanted| {
+        self.change(control, GateChange::NONE, one(index), |index, registers, wanted| {
             wanted.masked = masked;
             if let Registers::Msix(table) = registers {
                 guest::settle_entry(table, index, wanted, self.high_counts());
@@ -111,7 +114,7 @@ impl Device {
     /// Whether something was raised that could not be sent yet.
     pub fn is_pending(&self, index: u32) -> Result<bool> {
         let control = self.lock_vector(index)?;
-        Ok(self.pending(&control, index..index + 1) != 0)
+        Ok(self.pending(&control, one(index)) != 0)
     }
 
     /// The pending bits of up to 64 vectors, the first in bit 0. Makes system calls only for eventfds that the
@@ -121,9 +124,9 @@ impl Device {
         let vectors = self.vectors.get(slice.clone()).unwrap_or_default();
         let controls = control.vectors.get(slice).unwrap_or_default();
         let mut bits = 0;
-        for (at, (vector, control)) in vectors.iter().zip(controls).enumerate().take(64) {
+        for (at, (vector, control)) in (0..u64::BITS).zip(vectors.iter().zip(controls)) {
             let counted = || control.eventfds.as_ref().is_some_and(|it| it.has_counted());
-            bits |= u64::from(vector.is_pending() || counted()) << at;
+            bits |= u64::from(vector.is_pending() || counted()).wrapping_shl(at);
         }
         bits
     }
@@ -194,7 +197,7 @@ impl Device {
         }
         added?;
         drop(control);
-        self.serve_those(index..index + 1)
+        self.serve_those(one(index))
             .or_else(|refusal| self.take_back_eventfd(index, fd.as_raw_fd(), refusal))
     }
 
@@ -211,7 +214,7 @@ impl Device {
                     others.refusal = if others.all_send(message) { 0 } else { others.refusal };
                 }
                 drop(control);
-                self.relay_those(index..index + 1);
+                self.relay_those(one(index));
                 let _ = self.hand_over(index);
                 Err(refusal)
             }
@@ -239,7 +242,7 @@ impl Device {
         drop(control);
         self.cache.retry_unserved_quietly();
         // The relay may serve what is left.
-        self.relay_those(index..index + 1);
+        self.relay_those(one(index));
         // In a transaction what is pending may have been waiting for the commit, with the eventfd. If it
         // cannot be sent it stays pending; the eventfd is gone all the same.
         if was_last || is_relayed {

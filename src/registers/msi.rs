@@ -108,7 +108,7 @@ impl Msi {
 
     /// One bit for each vector there is.
     fn all(&self) -> u32 {
-        u32::MAX >> (MAX_VECTORS - self.vectors.clamp(1, MAX_VECTORS))
+        first_bits(self.vectors.clamp(1, MAX_VECTORS))
     }
 
     /// How many vectors the guest lets the function use: 1 to [`MAX_VECTORS`].
@@ -195,9 +195,10 @@ impl Msi {
         let (form, data_at) = (self.form, self.form.data());
         let address_end = if form.wide { ADDRESS + 8 } else { ADDRESS + 4 };
         for at in at..at.saturating_add(data.len()).min(LONGEST) {
-            match at {
-                _ if (ADDRESS..address_end).contains(&at) => self.written.add(at - ADDRESS),
-                _ if (data_at..data_at + 2).contains(&at) => self.written.add(at - data_at + 8),
+            let (in_address, in_data) = (at.checked_sub(ADDRESS), at.checked_sub(data_at));
+            match (in_address, in_data) {
+                (Some(byte), _) if at < address_end => self.written.add(byte),
+                (_, Some(byte)) if byte < 2 => self.written.add(byte.saturating_add(8)),
                 _ => {}
             }
         }
@@ -247,7 +248,7 @@ impl Msi {
 
     /// The vectors that the guest lets send, a bit each.
     fn live(&self, bits: MsiBits) -> u32 {
-        let used = u32::MAX >> (MAX_VECTORS - self.used());
+        let used = first_bits(self.used());
         if bits.enabled {
             used & !bits.masked
         } else {
@@ -262,4 +263,8 @@ impl Msi {
             self.settle();
         }
     }
+}
+
+fn first_bits(n: u32) -> u32 {
+    u32::MAX.checked_shr(u32::BITS.saturating_sub(n)).unwrap_or(0)
 }

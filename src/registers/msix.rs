@@ -44,7 +44,7 @@ impl Table {
     }
 
     fn size(&self) -> usize {
-        self.0.len() * ENTRY_SIZE
+        self.0.len().saturating_mul(ENTRY_SIZE)
     }
 
     fn entry(&self, index: u32) -> Option<&Entry> {
@@ -180,8 +180,8 @@ pub(crate) fn pba_read(vectors: u32, offset: u64, len: usize) -> Option<std::ops
     if !is_defined(offset, len, pba_size(vectors)) {
         return None;
     }
-    let first = u32::try_from(offset).ok()? * 8;
-    let end = first + u32::try_from(len).ok()? * 8;
+    let first = u32::try_from(offset).ok()?.checked_mul(8)?;
+    let end = u32::try_from(len).ok()?.checked_mul(8)?.checked_add(first)?;
     Some(first.min(vectors)..end.min(vectors))
 }
 

@@ -51,7 +51,9 @@ impl Finder {
             readers: Readers::new(),
         };
         let random = RandomState::new();
-        let index = (0..limit.next_power_of_two() * 2).map(|_| AtomicU32::new(0));
+        // Twice as many as routes, or more: a power of two.
+        let hints = limit.checked_next_power_of_two().unwrap_or(limit).saturating_mul(2);
+        let index = (0..hints).map(|_| AtomicU32::new(0));
         Ok(Finder {
             cells: memory::collect((0..limit).map(cell))?,
             index: memory::collect(index)?,

@@ -122,7 +122,7 @@ impl Gsi {
     /// The change that gives it these entries: a new one, unless the last is that.
     fn ask(&mut self, entries: Vec<kvm_irq_routing_entry>, version: &mut u64) -> Explicit {
         if !are_same(&self.asked.entries, &entries) {
-            *version += 1;
+            *version = version.saturating_add(1);
             let may_come_back = |before: &Option<Before>| {
                 let live =
                     before.iter().flat_map(|before| &before.entries).filter(|it| is_live(it));

@@ -7,12 +7,16 @@
 use std::collections::hash_map::{DefaultHasher, RandomState};
 use std::hash::BuildHasher;
 
-use once_cell::sync::Lazy;
+use once_cell::sync::OnceCell;
 
 pub(crate) type HashMap<K, V> = std::collections::HashMap<K, V, Secret>;
 pub(crate) type HashSet<T> = std::collections::HashSet<T, Secret>;
 
-static SECRET: Lazy<RandomState> = Lazy::new(RandomState::new);
+static SECRET: OnceCell<RandomState> = OnceCell::new();
+
+fn secret() -> &'static RandomState {
+    SECRET.get_or_init(RandomState::new)
+}
 
 /// See the [module](self).
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,11 +26,11 @@ impl BuildHasher for Secret {
     type Hasher = DefaultHasher;
 
     fn build_hasher(&self) -> DefaultHasher {
-        SECRET.build_hasher()
+        secret().build_hasher()
     }
 }
 
 /// Makes the secret, if there is none yet.
 pub(crate) fn prepare() {
-    Lazy::force(&SECRET);
+    secret();
 }

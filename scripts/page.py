@@ -81,7 +81,9 @@ def main():
                 assert row[0] == device["name"], row
                 assert vector["address"] in row[1] and f'{vector["data"]:#010x}' in row[1], (vector, row)
                 assert ("pending" in row[1].split()) == vector["pending"], (vector, row)
-                assert (re.search(r"\brelay\b", row[1]) is not None) == vector["relayed"], (vector, row)
+                # Before the message; after what it was, if it has changed.
+                state = row[1].split(" vector 0x")[0].split("→")[-1].split()
+                assert ("relay" in state) == vector["relayed"] and ("kernel" in state) == vector["in_kernel"], (vector, row)
     assert shown > 5
     for route in now["routes"]:
         _, row, _ = of[f'gsi-{route["gsi"]}']

@@ -117,8 +117,15 @@ static void raises_vectors(void)
     msi_route_cache_free(cache);
 }
 
+static int count_length(void *opaque, const char *text, size_t len)
+{
+    *(size_t *)opaque += text ? len : 0;
+    return 0;
+}
+
 static void binds_eventfds(void)
 {
+    size_t length = 0;
     struct msi_route_cache *cache = new_cache(MSIROUTE_CACHE_HELPER_THREADS);
     struct msi_device *dev = new_device(cache, MSIROUTE_KIND_PLAIN);
     struct msi_route_cache_stats stats = MSIROUTE_STATS_INIT;
@@ -132,6 +139,7 @@ static void binds_eventfds(void)
     }
     expect(msi_route_cache_commit(cache) == 0);
     expect(msi_route_cache_stats(cache, &stats) == 0 && stats.size == sizeof(stats));
+    expect(msi_route_cache_dump(cache, count_length, &length) == 0 && length > 100);
     expect(stats.table_writes == 1 && stats.irqfd_binds == 4 && stats.routes_pinned == 4 && !stats.unserved_vectors);
     for (uint32_t i = 0; i < 4; i++)
         expect(eventfd_write(fd[i], 1) == 0 && came(0x50 + i, 1));

@@ -166,6 +166,9 @@ int msi_device_set_bus_master(struct msi_device *dev,
 int msi_device_set_control(struct msi_device *dev,
                            uint32_t flags);
 uint32_t msi_device_state(const struct msi_device *dev);
+int msi_route_cache_dump(const struct msi_route_cache *cache,
+                         int (*write)(void *opaque, const char *text, size_t len),
+                         void *opaque);
 int msi_route_cache_add_route(struct msi_route_cache *cache,
                               const struct kvm_irq_routing_entry *entry,
                               uint32_t flags,
@@ -194,7 +197,7 @@ int msi_device_pba_read(struct msi_device *dev,
                         uint64_t offset,
                         void *data,
                         size_t len);
-int msi_device_pba_write(struct msi_device *dev, uint64_t _offset, const void *data, size_t len);
+int msi_device_pba_write(struct msi_device *dev, uint64_t offset, const void *data, size_t len);
 int msi_device_config_read(struct msi_device *dev,
                            uint32_t offset,
                            void *data,

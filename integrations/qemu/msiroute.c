@@ -10,6 +10,7 @@
 #include "qemu/error-report.h"
 #include "qemu/event_notifier.h"
 #include "qemu/thread.h"
+#include "hw/pci/msi.h"
 #include "hw/pci/pci.h"
 #if __has_include("system/kvm_int.h")
 #include "system/kvm.h"
@@ -155,6 +156,12 @@ WRAP(int, kvm_irqchip_add_hv_sint_route, KVMState *s, uint32_t vcpu, uint32_t si
         return ret;
     }
     return gsi;
+}
+
+/* s390's. */
+WRAP(int, kvm_irqchip_add_adapter_route, KVMState *s, AdapterInfo *adapter)
+{
+    return -ENOSYS;
 }
 
 /* What fails here is as it was before, and binding an irqfd to it says so. */

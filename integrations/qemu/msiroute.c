@@ -134,6 +134,23 @@ WRAP(void, kvm_irqchip_add_irq_route, KVMState *s, int irq, int irqchip, int pin
     assert(ret == 0);
 }
 
+/* Any other entry, as Hyper-V's: QEMU 10 takes a GSI first, and then gives it the entry. */
+WRAP(int, kvm_irqchip_get_virq, KVMState *s)
+{
+    struct kvm_irq_routing_entry none = { .type = KVM_IRQ_ROUTING_MSI };
+    uint32_t gsi = MSIROUTE_ANY_GSI;
+    int ret = msi_route_cache_add_route(cache, &none, 0, &gsi);
+
+    return ret < 0 ? ret : gsi;
+}
+
+WRAP(void, kvm_add_routing_entry, KVMState *s, struct kvm_irq_routing_entry *entry)
+{
+    int ret = msi_route_cache_update_route(cache, entry->gsi, entry);
+
+    assert(ret == 0);
+}
+
 WRAP(int, kvm_irqchip_add_hv_sint_route, KVMState *s, uint32_t vcpu, uint32_t sint)
 {
     struct kvm_irq_routing_entry entry = {
@@ -141,25 +158,18 @@ WRAP(int, kvm_irqchip_add_hv_sint_route, KVMState *s, uint32_t vcpu, uint32_t si
         .u.hv_sint = { .vcpu = vcpu, .sint = sint },
     };
     uint32_t gsi = MSIROUTE_ANY_GSI;
-    int ret;
+    int ret = kvm_check_extension(s, KVM_CAP_HYPERV_SYNIC) ? 0 : -ENOSYS;
 
-    if (!kvm_check_extension(s, KVM_CAP_HYPERV_SYNIC)) {
-        return -ENOSYS;
-    }
-    ret = msi_route_cache_add_route(cache, &entry, 0, &gsi);
+    ret = ret < 0 ? ret : msi_route_cache_add_route(cache, &entry, 0, &gsi);
     if (ret < 0) {
         return ret;
     }
-    ret = msi_route_cache_commit(cache);
-    if (ret < 0) {
-        msi_route_cache_remove_route(cache, gsi);
-        return ret;
-    }
+    msi_route_cache_commit(cache);
     return gsi;
 }
 
 /* s390's. */
-WRAP(int, kvm_irqchip_add_adapter_route, KVMState *s, AdapterInfo *adapter)
+WRAP(int, kvm_irqchip_add_adapter_route, KVMState *s, void *adapter)
 {
     return -ENOSYS;
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
- * QEMU's MSI routing by libmsiroute, on x86: each function here stands in for QEMU's own of that name (ld --wrap). QEMU keeps its
- * virqs, the library has the kernel's table, the irqfds, and the messages.
+ * QEMU's MSI routing by libmsiroute, on x86: each function here stands in for QEMU's own of that name (ld --wrap).
  *
- * The routes of PCI devices serve irqfds alone. With the library's relay, which gets a thread here, they enter the table when they
- * are busy, many at once; before that the relay serves their eventfds. So QEMU may commit after every vector, as it does. */
+ * A PCI device's virq is a vector of the library's, and no GSI: what carries its message in the kernel's table, and when, is the
+ * library's to say. With the relay, which gets a thread here, that is once it is busy, and for many at once; before, the relay
+ * serves its irqfds. So QEMU may commit after every vector, as it does. The pins of interrupt controllers keep their GSIs. */
 
 #include "qemu/osdep.h"
+#include "qemu/bitmap.h"
 #include "qemu/error-report.h"
 #include "qemu/event_notifier.h"
 #include "qemu/thread.h"
@@ -22,7 +23,7 @@
 
 #include <msiroute.h>
 
-/* A stand-in and what it stands in for. */
+/* A stand-in, and what it stands in for. */
 #define WRAP(type, name, ...) \
     type __real_##name(__VA_ARGS__); \
     type __wrap_##name(__VA_ARGS__); \
@@ -32,9 +33,6 @@
 
 /* QEMU has one VM. */
 static struct msi_route_cache *cache;
-
-/* How routes of PCI devices are added: without a relay each is in the table from its commit on, as QEMU has it. */
-static uint32_t device_route_flags;
 
 static void *run_relay(void *unused)
 {
@@ -50,30 +48,19 @@ WRAP(void, kvm_arch_init_irq_routing, KVMState *s)
 
     config.vm_fd = s->vmfd;
     config.kvm_fd = s->fd;
-    /* QEMU adds the pins of the interrupt controller itself, and not quite the kernel's. */
-    if (msi_route_cache_new(&config, &cache) < 0 || msi_route_cache_set_fixed(cache, NULL, 0) < 0) {
+    /* QEMU adds the interrupt controller's pins itself, and not quite the kernel's. It has encoded wide destinations. */
+    if (msi_route_cache_new(&config, &cache) < 0 || msi_route_cache_set_fixed(cache, NULL, 0) < 0 ||
+        msi_route_cache_set_addressing(cache, MSIROUTE_X2APIC_IDS) < 0) {
         error_report("msiroute: %s", msi_route_cache_last_error());
         exit(1);
     }
     if (g_strcmp0(g_getenv("MSIROUTE_QEMU_RELAY"), "0") != 0 && msi_route_cache_relay_fd(cache) >= 0) {
-        device_route_flags = MSIROUTE_ROUTE_IRQFD_ONLY;
         qemu_thread_create(&thread, "msiroute", run_relay, NULL, QEMU_THREAD_DETACHED);
     }
     __real_kvm_arch_init_irq_routing(s);
 }
 
-/* Whether the upper half of an address counts. */
-WRAP(bool, kvm_enable_x2apic, void)
-{
-    bool enabled = __real_kvm_enable_x2apic();
-
-    if (enabled) {
-        msi_route_cache_set_addressing(cache, MSIROUTE_X2APIC_IDS);
-    }
-    return enabled;
-}
-
-/* The address may be an offset in the APICs' window. Translated it is already. */
+/* On any thread. The address may be an offset in the APICs' window; translated it is already. */
 WRAP(int, kvm_irqchip_send_msi, KVMState *s, MSIMessage msg)
 {
     int ret = msi_deliver_message(cache, MSIROUTE_NO_REQUESTER, msg.address | APIC_WINDOW, msg.data, 1);
@@ -81,7 +68,40 @@ WRAP(int, kvm_irqchip_send_msi, KVMState *s, MSIMessage msg)
     return ret < 0 ? ret : ret == MSIROUTE_SENT;
 }
 
-/* ---- routes ---- */
+/* ---- PCI devices' virqs: vectors, of as many devices of the library's as they need ---- */
+
+#define VECTORS 2048
+#define DEVICES 32
+#define FIRST_VIRQ 0x10000              /* above all GSIs */
+
+static struct msi_device *devices[DEVICES];
+static DECLARE_BITMAP(virqs, DEVICES * VECTORS);
+
+static bool is_vector(int virq)
+{
+    return virq >= FIRST_VIRQ;
+}
+
+#define DEVICE(virq) devices[((virq) - FIRST_VIRQ) / VECTORS]
+#define INDEX(virq) (((virq) - FIRST_VIRQ) % VECTORS)
+
+static int take_virq(void)
+{
+    struct msi_device_config config = MSIROUTE_DEVICE_CONFIG_INIT;
+    unsigned long slot = find_first_zero_bit(virqs, DEVICES * VECTORS);
+    int virq = FIRST_VIRQ + slot, ret;
+
+    config.vectors = VECTORS;
+    config.name = "QEMU";
+    if (slot == DEVICES * VECTORS) {
+        return -ENOSPC;
+    }
+    if (!DEVICE(virq) && (ret = msi_device_new(cache, &config, &DEVICE(virq))) < 0) {
+        return ret;
+    }
+    set_bit(slot, virqs);
+    return virq;
+}
 
 /* A guest's message in the kernel's form, through the vIOMMU if there is one. */
 static int make_entry(struct kvm_irq_routing_entry *entry, MSIMessage msg, PCIDevice *dev)
@@ -93,25 +113,35 @@ static int make_entry(struct kvm_irq_routing_entry *entry, MSIMessage msg, PCIDe
     return kvm_arch_fixup_msi_route(entry, msg.address, msg.data, dev) ? -EINVAL : 0;
 }
 
-/* Without a device: a pin of the split interrupt controller, from GSI 0 on. QEMU raises it itself, so it may not be lazy. */
+/* Of what is no message, as in a table that the guest has not filled in, eventfds are counted. */
+static int set_message(int virq, const struct kvm_irq_routing_entry *entry)
+{
+    uint64_t address = (uint64_t)entry->u.msi.address_hi << 32 | entry->u.msi.address_lo;
+    bool is_message = entry->type == KVM_IRQ_ROUTING_MSI;
+    int ret = is_message ? msi_vector_set(DEVICE(virq), INDEX(virq), address, entry->u.msi.data) : -EINVAL;
+
+    return ret == -EINVAL ? msi_vector_clear(DEVICE(virq), INDEX(virq)) : ret;
+}
+
+/* Without a device: the next of the split interrupt controller's pins, which QEMU raises by GSI. */
 WRAP(int, kvm_irqchip_add_msi_route, KVMRouteChange *c, int vector, PCIDevice *dev)
 {
     static uint32_t pins;
-    MSIMessage msg = dev ? pci_get_msi_message(dev, vector) : (MSIMessage) {};
-    uint32_t gsi = dev ? MSIROUTE_ANY_GSI : pins++;
     struct kvm_irq_routing_entry entry;
-    int ret = make_entry(&entry, msg, dev);
+    int ret = make_entry(&entry, dev ? pci_get_msi_message(dev, vector) : (MSIMessage) {}, dev);
 
-    if (ret == 0) {
-        ret = msi_route_cache_add_route(cache, &entry, dev ? device_route_flags : 0, &gsi);
-    }
+    ret = ret < 0 ? ret : dev ? take_virq() : pins++;
     if (ret < 0) {
         return ret;
     }
-    entry.gsi = gsi;
+    entry.gsi = ret;
+    ret = dev ? set_message(entry.gsi, &entry) : msi_route_cache_add_route(cache, &entry, 0, &entry.gsi);
+    if (ret < 0) {
+        return ret;
+    }
     kvm_arch_add_msi_route_post(&entry, vector, dev);
     c->changes++;
-    return gsi;
+    return entry.gsi;
 }
 
 WRAP(int, kvm_irqchip_update_msi_route, KVMState *s, int virq, MSIMessage msg, PCIDevice *dev)
@@ -119,29 +149,79 @@ WRAP(int, kvm_irqchip_update_msi_route, KVMState *s, int virq, MSIMessage msg, P
     struct kvm_irq_routing_entry entry;
     int ret = make_entry(&entry, msg, dev);
 
-    return ret < 0 ? ret : msi_route_cache_update_route(cache, virq, &entry);
+    if (ret < 0) {
+        return ret;
+    }
+    return is_vector(virq) ? set_message(virq, &entry) : msi_route_cache_update_route(cache, virq, &entry);
+}
+
+WRAP(void, kvm_irqchip_release_virq, KVMState *s, int virq)
+{
+    if (is_vector(virq)) {
+        msi_vector_unbind_eventfd(DEVICE(virq), INDEX(virq), -1);
+        msi_vector_clear(DEVICE(virq), INDEX(virq));
+        msi_vector_clear_pending(DEVICE(virq), INDEX(virq));
+        clear_bit(virq - FIRST_VIRQ, virqs);
+    } else {
+        msi_route_cache_remove_route(cache, virq);
+    }
+    kvm_arch_release_virq_post(virq);
+}
+
+/* QEMU keeps the descriptor open until it has removed it. A level-triggered pin of the split interrupt controller stays QEMU's,
+ * whose IOAPIC knows when the guest ends the interrupt. */
+WRAP(int, kvm_irqchip_add_irqfd_notifier_gsi, KVMState *s, EventNotifier *n, EventNotifier *resample, int virq)
+{
+    int fd = event_notifier_get_fd(n);
+
+    if (is_vector(virq)) {
+        return msi_vector_bind_eventfd(DEVICE(virq), INDEX(virq), fd, MSIROUTE_EVENTFD_BORROWED);
+    }
+    if (resample && kvm_irqchip_is_split()) {
+        return __real_kvm_irqchip_add_irqfd_notifier_gsi(s, n, resample, virq);
+    }
+    return msi_route_cache_bind_irqfd(cache, virq, fd, resample ? event_notifier_get_fd(resample) : -1);
+}
+
+/* As the kernel has it, what is not bound may be removed. */
+WRAP(int, kvm_irqchip_remove_irqfd_notifier_gsi, KVMState *s, EventNotifier *n, int virq)
+{
+    int fd = event_notifier_get_fd(n), ret;
+
+    if (is_vector(virq)) {
+        ret = msi_vector_unbind_eventfd(DEVICE(virq), INDEX(virq), fd);
+        return ret == -ENOENT ? 0 : ret;
+    }
+    ret = msi_route_cache_unbind_irqfd(cache, virq, fd);
+    return ret == -ENOENT ? __real_kvm_irqchip_remove_irqfd_notifier_gsi(s, n, virq) : ret;
+}
+
+/* ---- GSIs: pins and the like ---- */
+
+/* Of an entry that is refused, what was before stays in force. */
+WRAP(void, kvm_irqchip_commit_routes, KVMState *s)
+{
+    msi_route_cache_commit(cache);
 }
 
 WRAP(void, kvm_irqchip_add_irq_route, KVMState *s, int irq, int irqchip, int pin)
 {
     struct kvm_irq_routing_entry entry = {
+        .gsi = irq,
         .type = KVM_IRQ_ROUTING_IRQCHIP,
         .u.irqchip = { .irqchip = irqchip, .pin = pin },
     };
-    uint32_t gsi = irq;
-    int ret = msi_route_cache_add_route(cache, &entry, 0, &gsi);
+    int ret = msi_route_cache_add_route(cache, &entry, 0, &entry.gsi);
 
     assert(ret == 0);
 }
 
-/* Any other entry, as Hyper-V's: QEMU 10 takes a GSI first, and then gives it the entry. */
 WRAP(int, kvm_irqchip_get_virq, KVMState *s)
 {
-    struct kvm_irq_routing_entry none = { .type = KVM_IRQ_ROUTING_MSI };
-    uint32_t gsi = MSIROUTE_ANY_GSI;
-    int ret = msi_route_cache_add_route(cache, &none, 0, &gsi);
+    struct kvm_irq_routing_entry none = { .gsi = MSIROUTE_ANY_GSI, .type = KVM_IRQ_ROUTING_MSI };
+    int ret = msi_route_cache_add_route(cache, &none, 0, &none.gsi);
 
-    return ret < 0 ? ret : gsi;
+    return ret < 0 ? ret : none.gsi;
 }
 
 WRAP(void, kvm_add_routing_entry, KVMState *s, struct kvm_irq_routing_entry *entry)
@@ -151,55 +231,22 @@ WRAP(void, kvm_add_routing_entry, KVMState *s, struct kvm_irq_routing_entry *ent
     assert(ret == 0);
 }
 
+/* In QEMU 10 it is not this one that is called from outside, but the two above. */
 WRAP(int, kvm_irqchip_add_hv_sint_route, KVMState *s, uint32_t vcpu, uint32_t sint)
 {
-    struct kvm_irq_routing_entry entry = {
-        .type = KVM_IRQ_ROUTING_HV_SINT,
-        .u.hv_sint = { .vcpu = vcpu, .sint = sint },
-    };
-    uint32_t gsi = MSIROUTE_ANY_GSI;
-    int ret = kvm_check_extension(s, KVM_CAP_HYPERV_SYNIC) ? 0 : -ENOSYS;
+    struct kvm_irq_routing_entry entry = { .type = KVM_IRQ_ROUTING_HV_SINT, .u.hv_sint = { .vcpu = vcpu, .sint = sint } };
+    int virq = kvm_check_extension(s, KVM_CAP_HYPERV_SYNIC) ? __wrap_kvm_irqchip_get_virq(s) : -ENOSYS;
 
-    ret = ret < 0 ? ret : msi_route_cache_add_route(cache, &entry, 0, &gsi);
-    if (ret < 0) {
-        return ret;
+    if (virq >= 0) {
+        entry.gsi = virq;
+        __wrap_kvm_add_routing_entry(s, &entry);
+        __wrap_kvm_irqchip_commit_routes(s);
     }
-    msi_route_cache_commit(cache);
-    return gsi;
+    return virq;
 }
 
 /* s390's. */
 WRAP(int, kvm_irqchip_add_adapter_route, KVMState *s, void *adapter)
 {
     return -ENOSYS;
-}
-
-/* What fails here is as it was before, and binding an irqfd to it says so. */
-WRAP(void, kvm_irqchip_commit_routes, KVMState *s)
-{
-    msi_route_cache_commit(cache);
-}
-
-WRAP(void, kvm_irqchip_release_virq, KVMState *s, int virq)
-{
-    msi_route_cache_remove_route(cache, virq);
-    kvm_arch_release_virq_post(virq);
-}
-
-/* ---- irqfds ---- */
-
-/* A level-triggered pin of the split interrupt controller stays QEMU's: its IOAPIC knows when the guest ends the interrupt. */
-WRAP(int, kvm_irqchip_add_irqfd_notifier_gsi, KVMState *s, EventNotifier *n, EventNotifier *resample, int virq)
-{
-    if (resample && kvm_irqchip_is_split()) {
-        return __real_kvm_irqchip_add_irqfd_notifier_gsi(s, n, resample, virq);
-    }
-    return msi_route_cache_bind_irqfd(cache, virq, event_notifier_get_fd(n), resample ? event_notifier_get_fd(resample) : -1);
-}
-
-WRAP(int, kvm_irqchip_remove_irqfd_notifier_gsi, KVMState *s, EventNotifier *n, int virq)
-{
-    int ret = msi_route_cache_unbind_irqfd(cache, virq, event_notifier_get_fd(n));
-
-    return ret == -ENOENT ? __real_kvm_irqchip_remove_irqfd_notifier_gsi(s, n, virq) : ret;
 }

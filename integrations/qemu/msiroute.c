@@ -77,11 +77,7 @@ WRAP(int, kvm_irqchip_send_msi, KVMState *s, MSIMessage msg)
 static struct msi_device *devices[DEVICES];
 static DECLARE_BITMAP(virqs, DEVICES * VECTORS);
 
-static bool is_vector(int virq)
-{
-    return virq >= FIRST_VIRQ;
-}
-
+#define IS_VECTOR(virq) ((virq) >= FIRST_VIRQ)
 #define DEVICE(virq) devices[((virq) - FIRST_VIRQ) / VECTORS]
 #define INDEX(virq) (((virq) - FIRST_VIRQ) % VECTORS)
 
@@ -110,17 +106,32 @@ static int make_entry(struct kvm_irq_routing_entry *entry, MSIMessage msg, PCIDe
         .type = KVM_IRQ_ROUTING_MSI,
         .u.msi = { .address_lo = msg.address, .address_hi = msg.address >> 32, .data = msg.data },
     };
-    return kvm_arch_fixup_msi_route(entry, msg.address, msg.data, dev) ? -EINVAL : 0;
+    if (kvm_arch_fixup_msi_route(entry, msg.address, msg.data, dev) || entry->type != KVM_IRQ_ROUTING_MSI) {
+        return -EINVAL;                 /* or it is one of Xen's event channels */
+    }
+    return 0;
 }
 
 /* Of what is no message, as in a table that the guest has not filled in, eventfds are counted. */
 static int set_message(int virq, const struct kvm_irq_routing_entry *entry)
 {
     uint64_t address = (uint64_t)entry->u.msi.address_hi << 32 | entry->u.msi.address_lo;
-    bool is_message = entry->type == KVM_IRQ_ROUTING_MSI;
-    int ret = is_message ? msi_vector_set(DEVICE(virq), INDEX(virq), address, entry->u.msi.data) : -EINVAL;
+    int ret = msi_vector_set(DEVICE(virq), INDEX(virq), address, entry->u.msi.data);
 
     return ret == -EINVAL ? msi_vector_clear(DEVICE(virq), INDEX(virq)) : ret;
+}
+
+WRAP(void, kvm_irqchip_release_virq, KVMState *s, int virq)
+{
+    if (IS_VECTOR(virq)) {
+        msi_vector_unbind_eventfd(DEVICE(virq), INDEX(virq), -1);
+        msi_vector_clear(DEVICE(virq), INDEX(virq));
+        msi_vector_clear_pending(DEVICE(virq), INDEX(virq));
+        clear_bit(virq - FIRST_VIRQ, virqs);
+    } else {
+        msi_route_cache_remove_route(cache, virq);
+    }
+    kvm_arch_release_virq_post(virq);
 }
 
 /* Without a device: the next of the split interrupt controller's pins, which QEMU raises by GSI. */
@@ -137,6 +148,7 @@ WRAP(int, kvm_irqchip_add_msi_route, KVMRouteChange *c, int vector, PCIDevice *d
     entry.gsi = ret;
     ret = dev ? set_message(entry.gsi, &entry) : msi_route_cache_add_route(cache, &entry, 0, &entry.gsi);
     if (ret < 0) {
+        __wrap_kvm_irqchip_release_virq(kvm_state, entry.gsi);
         return ret;
     }
     kvm_arch_add_msi_route_post(&entry, vector, dev);
@@ -152,30 +164,17 @@ WRAP(int, kvm_irqchip_update_msi_route, KVMState *s, int virq, MSIMessage msg, P
     if (ret < 0) {
         return ret;
     }
-    return is_vector(virq) ? set_message(virq, &entry) : msi_route_cache_update_route(cache, virq, &entry);
+    return IS_VECTOR(virq) ? set_message(virq, &entry) : msi_route_cache_update_route(cache, virq, &entry);
 }
 
-WRAP(void, kvm_irqchip_release_virq, KVMState *s, int virq)
-{
-    if (is_vector(virq)) {
-        msi_vector_unbind_eventfd(DEVICE(virq), INDEX(virq), -1);
-        msi_vector_clear(DEVICE(virq), INDEX(virq));
-        msi_vector_clear_pending(DEVICE(virq), INDEX(virq));
-        clear_bit(virq - FIRST_VIRQ, virqs);
-    } else {
-        msi_route_cache_remove_route(cache, virq);
-    }
-    kvm_arch_release_virq_post(virq);
-}
-
-/* QEMU keeps the descriptor open until it has removed it. A level-triggered pin of the split interrupt controller stays QEMU's,
- * whose IOAPIC knows when the guest ends the interrupt. */
+/* The descriptor is duplicated (no BORROWED): a guest that changes a queue's vector in flight makes QEMU close one unremoved. A
+ * level-triggered pin of the split interrupt controller stays QEMU's, whose IOAPIC knows when the guest ends the interrupt. */
 WRAP(int, kvm_irqchip_add_irqfd_notifier_gsi, KVMState *s, EventNotifier *n, EventNotifier *resample, int virq)
 {
     int fd = event_notifier_get_fd(n);
 
-    if (is_vector(virq)) {
-        return msi_vector_bind_eventfd(DEVICE(virq), INDEX(virq), fd, MSIROUTE_EVENTFD_BORROWED);
+    if (IS_VECTOR(virq)) {
+        return msi_vector_bind_eventfd(DEVICE(virq), INDEX(virq), fd, 0);
     }
     if (resample && kvm_irqchip_is_split()) {
         return __real_kvm_irqchip_add_irqfd_notifier_gsi(s, n, resample, virq);
@@ -188,7 +187,7 @@ WRAP(int, kvm_irqchip_remove_irqfd_notifier_gsi, KVMState *s, EventNotifier *n, 
 {
     int fd = event_notifier_get_fd(n), ret;
 
-    if (is_vector(virq)) {
+    if (IS_VECTOR(virq)) {
         ret = msi_vector_unbind_eventfd(DEVICE(virq), INDEX(virq), fd);
         return ret == -ENOENT ? 0 : ret;
     }

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+"""Writes ivshmem's eventfds as the guest asks, and counts what became of each write."""
+
+import time
+
+PATIENCE = 2.0  # seconds until an interrupt counts as lost
+
+
+class Writer:
+    def __init__(self, mailbox, server):
+        self._mailbox = mailbox
+        self._signal = server.signal
+        self._storm = {}  # vector: interrupts to have arrived
+        self.sent = 0
+
+    def send(self, first, count):
+        for vector in range(first, first + count):
+            self._signal(vector)
+        self.sent += count
+
+    def lockstep(self, first, count):
+        """Each when the one before has arrived, where it should and nowhere else: sent, lost, doubled."""
+        arrived, everything = self._mailbox.arrived_at_target, self._mailbox.arrived_all
+        before_all, lost = everything(), 0
+        for vector in range(first, first + count):
+            before = arrived(vector)
+            self._signal(vector)
+            self.sent += 1
+            deadline = time.monotonic() + PATIENCE
+            while arrived(vector) == before:
+                if time.monotonic() > deadline:
+                    lost += 1
+                    break
+        time.sleep(0.005)
+        return count, lost, max(0, everything() - before_all - (count - lost))
+
+    def storm_begins(self, first, count):
+        arrived = self._mailbox.arrived_anywhere
+        self._storm = {vector: arrived(vector) for vector in range(first, first + count)}
+        self._storm_start = dict(self._storm)
+
+    def storm_goes_on(self):
+        """Signals whose last interrupt has arrived are given again; whether there is a storm."""
+        for vector, count in self._storm.items():
+            if self._mailbox.arrived_anywhere(vector) >= count:
+                self._storm[vector] = count + 1
+                self._signal(vector)
+                self.sent += 1
+        return bool(self._storm)
+
+    def storm_ends(self):
+        """All that was sent has time to arrive: sent, lost, doubled."""
+        arrived, storm = self._mailbox.arrived_anywhere, self._storm
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline and any(arrived(v) < count for v, count in storm.items()):
+            time.sleep(0.001)
+        time.sleep(0.005)
+        missing = {v: count - arrived(v) for v, count in storm.items()}
+        sent = sum(count - self._storm_start[v] for v, count in storm.items())
+        self._storm = {}
+        return sent, sum(max(0, n) for n in missing.values()), sum(max(0, -n) for n in missing.values())

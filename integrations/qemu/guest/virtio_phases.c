@@ -6,13 +6,13 @@
 #include "virtio.h"
 
 struct driven {
-    const char *one_by_one, *masked, *retargeted, *reset, *after_reset;
+    const char *one_by_one, *masked, *retargeted, *in_flight, *reset, *after_reset;
     unsigned slot, id, source, requests;
     uint8_t x86_vector;
 };
 
 #define PHASES(name) name ": MSI-X one by one", name ": masked, completed, unmasked", name ": retargeted each time", \
-    name ": device reset", name ": after system reset"
+    name ": retargeted in flight", name ": device reset", name ": after system reset"
 
 static const struct driven all[] = {
     { PHASES("virtio-blk"), 6, VIRTIO_ID_BLK, SOURCE_BLK, 300, 0x3c },
@@ -106,6 +106,24 @@ static void retargeted(struct virtio *device, const struct driven *driven)
     phase_end(&phase);
 }
 
+/* The device works on the request while its vector changes: the interrupt comes once, to this CPU or that. */
+static void in_flight(struct virtio *device, const struct driven *driven)
+{
+    struct phase phase;
+
+    phase_begin(&phase, driven->in_flight);
+    for (unsigned i = 0; i < 100; i++) {
+        uint16_t completed = virtio_completed(device);
+        uint32_t before = arrived(driven->x86_vector);
+
+        submit(device, driven, i);
+        virtio_retarget(device, (i + 1) % NR_CPUS);
+        expect_one(&phase, driven->x86_vector, before);
+        await_completion(device, completed);
+    }
+    phase_end(&phase);
+}
+
 void virtio_phases(void)
 {
     for (unsigned i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
@@ -118,6 +136,7 @@ void virtio_phases(void)
         one_by_one(&devices[i], driven, driven->one_by_one, driven->requests);
         masked(&devices[i], driven);
         retargeted(&devices[i], driven);
+        in_flight(&devices[i], driven);
         one_by_one(&devices[i], driven, driven->reset, 20);
     }
 }

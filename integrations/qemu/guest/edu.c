@@ -91,7 +91,7 @@ static void retargeted(void)
         write_message(message_to(SOURCE_EDU, cpu, vector));
         raise();
         expect_one(&phase, vector, before);
-        phase.lost += mailbox()->counts[cpu][vector] == there; /* the other CPU got it */
+        phase.astray += mailbox()->counts[cpu][vector] == there;
     }
     phase_end(&phase);
 }

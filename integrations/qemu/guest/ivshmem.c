@@ -176,7 +176,7 @@ static void masked(const char *name, bool function)
     ask(REQUEST_SEND, "", 0, n);
     sleep_ms(10);
     for (unsigned v = 0; v < n; v++) {
-        phase.lost += !msix_is_pending(&msix, v);
+        phase.astray += !msix_is_pending(&msix, v);
         expect_none(&phase, x86_vector(v), counts[v]);
     }
     set_mask(n, false, function);

@@ -10,7 +10,7 @@
 
 enum request {
     REQUEST_BEGIN = 1,  /* a phase begins: name */
-    REQUEST_END,        /* and ends: argument is interrupts that the guest had sent, lost, doubled, cycles, steps */
+    REQUEST_END,        /* and ends: arguments are struct phase's, from `sent` to `cycles` */
     REQUEST_LOCKSTEP,   /* eventfds argument[0] and argument[1] - 1 more, each when the one before has arrived */
     REQUEST_SEND,       /* the same eventfds, none waited for */
     REQUEST_STORM,      /* from now on, the eventfds, each written when its last interrupt has arrived */

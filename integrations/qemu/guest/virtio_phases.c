@@ -82,7 +82,7 @@ static void masked(struct virtio *device, const struct driven *driven)
         submit(device, driven, i);
         await_completion(device, completed);
         sleep_ms(4); /* the device interrupts after it has completed */
-        phase.lost += !msix_is_pending(&device->msix, 0);
+        phase.astray += !msix_is_pending(&device->msix, 0);
         expect_none(&phase, driven->x86_vector, before);
         msix_mask(&device->msix, 0, false);
         expect_one(&phase, driven->x86_vector, before);
@@ -101,7 +101,7 @@ static void retargeted(struct virtio *device, const struct driven *driven)
 
         virtio_retarget(device, cpu);
         run_requests(&phase, device, driven, 1);
-        phase.lost += mailbox()->counts[cpu][driven->x86_vector] == there;
+        phase.astray += mailbox()->counts[cpu][driven->x86_vector] == there;
     }
     phase_end(&phase);
 }

@@ -47,13 +47,16 @@ def main():
         except Failed as failure:
             error = str(failure)
         results.add(scenario, binary, run.phases, run.skipped, error)
-        lost = sum(phase.lost + phase.doubled + abs(phase.unaccounted) for phase in run.phases)
-        print(f"{scenario.name}, {binary}: {error or f'{len(run.phases)} phases, {lost} wrong'}", file=sys.stderr)
+        for phase in run.phases:
+            if phase.wrong:
+                print(f"{scenario.name}, {binary}: {phase.name}: {phase.wrong} wrong", file=sys.stderr)
+        print(f"{scenario.name}, {binary}: {error or f'{len(run.phases)} phases'}", file=sys.stderr)
     if options.json:
         with open(options.json, "w") as file:
             json.dump(as_json(results), file, indent=1)
     report.print_works(results, list(commands))
     report.print_times(results, list(commands))
+    report.print_calls(results, list(commands))
     return 0 if report.print_aims(results, list(commands)) else 1
 
 

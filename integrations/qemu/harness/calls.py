@@ -16,6 +16,9 @@ class Calls:
     def sample(self):
         return dict(zip(FIELDS, struct.unpack_from(f"={len(FIELDS)}Q", self._map)))
 
+    def close(self):
+        self._map.close()
+
 
 def difference(after, before):
     return {field: after[field] - before[field] for field in FIELDS}

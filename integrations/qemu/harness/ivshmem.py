@@ -55,7 +55,9 @@ class Server:
     def close(self):
         self._listener.close()
         if self._client:
+            self._client.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        if self._client:
             self._client.close()
-        self._thread.join(1)
         for fd in (*self.eventfds, self._memory):
             os.close(fd)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """One run of the guest under one QEMU: its command line, its requests, its end."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -56,14 +57,16 @@ class Phase:
     received: int
     lost: int
     doubled: int
+    astray: int
     steps: int
     seconds: float
     calls: dict
 
     @property
-    def unaccounted(self):
-        """Interrupts that arrived though nobody sent them, or did not and nobody missed them."""
-        return self.received - (self.sent - self.lost + self.doubled)
+    def wrong(self):
+        """Also those that arrived though nobody sent them, or did not and nobody missed them."""
+        unaccounted = self.received - (self.sent - self.lost + self.doubled)
+        return self.lost + self.doubled + self.astray + abs(unaccounted)
 
 
 class Run:
@@ -196,10 +199,10 @@ class Run:
         self._calls_before = self._calls.sample()
 
     def _end(self):
-        sent, lost, doubled, cycles, steps, _ = self._mailbox.arguments()
+        sent, lost, doubled, astray, steps, cycles = self._mailbox.arguments()
         self.phases.append(Phase(
             self._name, sent + self._writer.sent - self._sent_before,
-            self._mailbox.arrived_all() - self._received_before, lost, doubled, steps, cycles,
+            self._mailbox.arrived_all() - self._received_before, lost, doubled, astray, steps, cycles,
             difference(self._calls.sample(), self._calls_before)))
 
     def _serve(self, request):
@@ -247,17 +250,20 @@ class Run:
 
     def run(self):
         """All of it; phases and skipped are what it came to, also when it failed."""
-        try:
-            self._mailbox = box.Mailbox(self._path("ram"))
-            self._calls = Calls(self._path("calls"))
-            self._server = Server(self._path("ivshmem"), self._scenario.vectors)
+        with contextlib.ExitStack() as stack:
+            stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            self._mailbox = stack.enter_context(contextlib.closing(box.Mailbox(self._path("ram"))))
+            self._calls = stack.enter_context(contextlib.closing(Calls(self._path("calls"))))
+            self._server = stack.enter_context(contextlib.closing(
+                Server(self._path("ivshmem"), self._scenario.vectors)))
             self._writer = Writer(self._mailbox, self._server)
+            stack.callback(self._end_children)
             self._start_storage_daemon()
             self._start_qemu()
             self._serve_all()
             self._take_seconds()
-        finally:
-            for child in self._children:
-                child.kill()
-                child.wait()
-            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _end_children(self):
+        for child in self._children:
+            child.kill()
+            child.wait()

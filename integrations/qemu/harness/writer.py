@@ -10,7 +10,8 @@ class Writer:
     def __init__(self, mailbox, server):
         self._mailbox = mailbox
         self._signal = server.signal
-        self._storm = {}  # vector: interrupts to have arrived
+        self._storm = {}  # vector: interrupts that are to have arrived
+        self._storm_sent = self._storm_doubled = 0
         self.sent = 0
 
     def send(self, first, count):
@@ -37,14 +38,17 @@ class Writer:
     def storm_begins(self, first, count):
         arrived = self._mailbox.arrived_anywhere
         self._storm = {vector: arrived(vector) for vector in range(first, first + count)}
-        self._storm_start = dict(self._storm)
+        self._storm_sent = self._storm_doubled = 0
 
     def storm_goes_on(self):
         """Signals whose last interrupt has arrived are given again; whether there is a storm."""
         for vector, count in self._storm.items():
-            if self._mailbox.arrived_anywhere(vector) >= count:
-                self._storm[vector] = count + 1
+            arrived = self._mailbox.arrived_anywhere(vector)
+            if arrived >= count:
+                self._storm_doubled += arrived - count
+                self._storm[vector] = arrived + 1
                 self._signal(vector)
+                self._storm_sent += 1
                 self.sent += 1
         return bool(self._storm)
 
@@ -55,7 +59,7 @@ class Writer:
         while time.monotonic() < deadline and any(arrived(v) < count for v, count in storm.items()):
             time.sleep(0.001)
         time.sleep(0.005)
-        missing = {v: count - arrived(v) for v, count in storm.items()}
-        sent = sum(count - self._storm_start[v] for v, count in storm.items())
+        missing = [count - arrived(v) for v, count in storm.items()]
         self._storm = {}
-        return sent, sum(max(0, n) for n in missing.values()), sum(max(0, -n) for n in missing.values())
+        return (self._storm_sent, sum(n for n in missing if n > 0),
+                self._storm_doubled - sum(n for n in missing if n < 0))

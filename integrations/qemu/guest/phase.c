@@ -40,7 +40,7 @@ void phase_end(struct phase *phase)
     box->argument[1] = phase->lost;
     box->argument[2] = phase->doubled;
     box->argument[3] = phase->astray;
-    box->argument[4] = phase->steps;
+    box->argument[4] = phase->accesses;
     box->argument[5] = phase->cycles;
     ask(REQUEST_END, "", 0, 0);
 }

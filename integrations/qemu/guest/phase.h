@@ -8,7 +8,7 @@ struct phase {
     uint64_t sent;              /* by the guest's own doing: those of the harness are added by it */
     uint64_t lost, doubled;
     uint64_t astray;            /* at the wrong CPU, or not pending although masked */
-    uint64_t steps;             /* what the time was for, if it is to be told */
+    uint64_t accesses;          /* to devices, in the time: their exits cost the same whatever the VMM does */
     uint64_t cycles;
     uint64_t started;
 };

@@ -11,7 +11,7 @@ import sys
 
 import plan
 import report
-from vm import Failed, Run
+from vm import Failed, Refused, Run
 
 
 def arguments():
@@ -40,10 +40,15 @@ def main():
     commands = {"stock": shlex.split(options.stock), "msiroute": shlex.split(options.msiroute)}
     results = report.Results()
     for scenario, binary in plan.runs(list(commands), options.rounds, options.only):
+        if results.refused(scenario, binary):
+            continue
         run = Run(commands[binary], scenario, options.guest, options.counter)
         error = None
         try:
             run.run()
+        except Refused as refusal:
+            results.refusals.append((scenario, binary, str(refusal)))
+            continue
         except Failed as failure:
             error = str(failure)
         results.add(scenario, binary, run.phases, run.skipped, error)

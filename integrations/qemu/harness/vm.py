@@ -24,6 +24,10 @@ class Failed(Exception):
     """The run came to nothing, and why."""
 
 
+class Refused(Failed):
+    """QEMU does not start without KVM_SIGNAL_MSI (8.2 and later)."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Machine:
     name: str
@@ -58,7 +62,7 @@ class Phase:
     lost: int
     doubled: int
     astray: int
-    steps: int
+    accesses: int
     seconds: float
     calls: dict
 
@@ -135,7 +139,7 @@ class Run:
 
     def _start_qemu(self):
         self._process = self._start("qemu", self._qemu(), self._environment())
-        self._wait("QEMU's start", self._connect_qmp)
+        self._wait("QEMU's start", self._connect_or_refuse)
         self._wait("ivshmem's set-up", self._server.all_taken)
         self._qmp("query-status")  # what it has read, it has also done
         self._qmp("cont")
@@ -180,12 +184,18 @@ class Run:
         self._process.wait(30)
         raise Failed(f"QEMU ended ({self._process.returncode}): {self._last_words()}")
 
+    def _connect_or_refuse(self):
+        try:
+            return self._connect_qmp()
+        except Failed as failure:
+            raise (Refused if self._scenario.hide_signal_msi else Failed)(str(failure)) from None
+
     def _last_words(self):
         words = []
         for name in ("qemu.err", "daemon.err", "console"):
             try:
                 with open(self._path(name), errors="replace") as file:
-                    words += file.read().splitlines()[-1:]
+                    words += file.read().splitlines()[-2:]
             except OSError:
                 pass
         return " / ".join(words) or "no word"
@@ -199,10 +209,10 @@ class Run:
         self._calls_before = self._calls.sample()
 
     def _end(self):
-        sent, lost, doubled, astray, steps, cycles = self._mailbox.arguments()
+        sent, lost, doubled, astray, accesses, cycles = self._mailbox.arguments()
         self.phases.append(Phase(
             self._name, sent + self._writer.sent - self._sent_before,
-            self._mailbox.arrived_all() - self._received_before, lost, doubled, astray, steps, cycles,
+            self._mailbox.arrived_all() - self._received_before, lost, doubled, astray, accesses, cycles,
             difference(self._calls.sample(), self._calls_before)))
 
     def _serve(self, request):

@@ -11,7 +11,7 @@
 enum request {
     REQUEST_BEGIN = 1,  /* a phase begins: name */
     REQUEST_END,        /* and ends: arguments are struct phase's, from `sent` to `cycles` */
-    REQUEST_LOCKSTEP,   /* eventfds argument[0] and argument[1] - 1 more, each when the one before has arrived */
+    REQUEST_LOCKSTEP,   /* eventfds argument[0] and argument[1] - 1 more, argument[2] times, each after the last arrived */
     REQUEST_SEND,       /* the same eventfds, none waited for */
     REQUEST_STORM,      /* from now on, the eventfds, each written when its last interrupt has arrived */
     REQUEST_CALM,       /* the storm ends: what was sent has arrived, or is lost */
@@ -34,7 +34,7 @@ struct mailbox {
 
 static inline volatile struct mailbox *mailbox(void) { return (volatile struct mailbox *)MAILBOX; }
 
-/* Asks for something, and waits until it is done. */
-void ask(enum request request, const char *name, uint64_t first, uint64_t second);
+/* Asks for something, and waits until it is done. The arguments are in the mailbox already. */
+void ask(enum request request, const char *name);
 
 #endif

@@ -61,6 +61,6 @@ void main(const struct multiboot *multiboot)
         virtio_after_reset();
         ivshmem_after_reset();
     }
-    ask(REQUEST_DONE, "", 0, 0);
+    ask(REQUEST_DONE, "");
     leave(0);
 }

@@ -3,7 +3,7 @@
 #include "apic.h"
 #include "panic.h"
 
-void ask(enum request request, const char *name, uint64_t first, uint64_t second)
+void ask(enum request request, const char *name)
 {
     volatile struct mailbox *box = mailbox();
     uint32_t number = box->asked + 1;
@@ -13,10 +13,6 @@ void ask(enum request request, const char *name, uint64_t first, uint64_t second
         name += *name != 0;
     }
     box->request = request;
-    if (request != REQUEST_END) {
-        box->argument[0] = first;
-        box->argument[1] = second;
-    }
     box->tsc = rdtsc();
     barrier();
     box->asked = number;
@@ -29,7 +25,7 @@ void phase_begin(struct phase *phase, const char *name)
     *phase = (struct phase){ 0 };
     say(name);
     say("\n");
-    ask(REQUEST_BEGIN, name, 0, 0);
+    ask(REQUEST_BEGIN, name);
 }
 
 void phase_end(struct phase *phase)
@@ -42,10 +38,10 @@ void phase_end(struct phase *phase)
     box->argument[3] = phase->astray;
     box->argument[4] = phase->accesses;
     box->argument[5] = phase->cycles;
-    ask(REQUEST_END, "", 0, 0);
+    ask(REQUEST_END, "");
 }
 
-void phase_skip(const char *name) { ask(REQUEST_SKIP, name, 0, 0); }
+void phase_skip(const char *name) { ask(REQUEST_SKIP, name); }
 
 void expect_one(struct phase *phase, uint8_t vector, uint32_t before)
 {
@@ -59,16 +55,30 @@ void expect_one(struct phase *phase, uint8_t vector, uint32_t before)
 
 void expect_none(struct phase *phase, uint8_t vector, uint32_t before) { phase->doubled += arrived(vector) - before; }
 
-void lockstep(struct phase *phase, unsigned first, unsigned count)
+static void ask_for(enum request request, unsigned first, unsigned count, unsigned times)
 {
-    ask(REQUEST_LOCKSTEP, "", first, count);
+    volatile struct mailbox *box = mailbox();
+
+    box->argument[0] = first;
+    box->argument[1] = count;
+    box->argument[2] = times;
+    ask(request, "");
+}
+
+void signal(unsigned first, unsigned count) { ask_for(REQUEST_SEND, first, count, 1); }
+
+void lockstep(struct phase *phase, unsigned first, unsigned count, unsigned times)
+{
+    ask_for(REQUEST_LOCKSTEP, first, count, times);
     phase->lost += mailbox()->answer[1];
     phase->doubled += mailbox()->answer[2];
 }
 
+void storm_begins(unsigned count) { ask_for(REQUEST_STORM, 0, count, 1); }
+
 void storm_ends(struct phase *phase)
 {
-    ask(REQUEST_CALM, "", 0, 0);
+    ask(REQUEST_CALM, "");
     phase->lost += mailbox()->answer[1];
     phase->doubled += mailbox()->answer[2];
 }

@@ -26,8 +26,10 @@ void expect_one(struct phase *phase, uint8_t vector, uint32_t before);
 /* None is to have come. */
 void expect_none(struct phase *phase, uint8_t vector, uint32_t before);
 
-/* The harness's part; its losses are the phase's. */
-void lockstep(struct phase *phase, unsigned first, unsigned count);
+/* The harness's part; what it finds lost or doubled is the phase's. */
+void signal(unsigned first, unsigned count);
+void lockstep(struct phase *phase, unsigned first, unsigned count, unsigned times);
+void storm_begins(unsigned count);
 void storm_ends(struct phase *phase);
 
 void edu_phases(void);

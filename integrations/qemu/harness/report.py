@@ -18,11 +18,13 @@ RETARGET = ("200 live vectors retargeted", TIMES, ["ivshmem: 200 live vectors re
 ALL_2048 = ("enable, write, unmask, 200 retargets", TIMES, BOTH[2] + ["ivshmem: messages written"] + RETARGET[2])
 CHANGES = ("1000 affinity changes", TIMES, ["ivshmem: 1000 affinity changes"])
 ARRIVALS = ("2048 interrupts one by one", TIMES, ["ivshmem: one by one"])
+BUSY = ("3000 interrupts on one vector", TIMES, ["ivshmem: one vector, again and again"])
 REMAPPED = ("1000 affinity changes, remapped", TIMES_REMAPPED, CHANGES[2])
 DIRECT = ("5000 messages", MESSAGES, ["messages: 5000 in turn"])
 HIDDEN = ("5000 messages, no KVM_SIGNAL_MSI", MESSAGES_HIDDEN, DIRECT[2])
 AGAIN = ("the same 5000 again", MESSAGES_HIDDEN, ["messages: 5000 in turn, again"])
-TIMED_ROWS = [ENABLE, UNMASK, BOTH, RETARGET, ALL_2048, CHANGES, ARRIVALS, REMAPPED, DIRECT, HIDDEN, AGAIN]
+TWICE = ("both together", MESSAGES_HIDDEN, HIDDEN[2] + AGAIN[2])
+TIMED_ROWS = [ENABLE, UNMASK, BOTH, RETARGET, ALL_2048, CHANGES, ARRIVALS, BUSY, REMAPPED, DIRECT, HIDDEN, AGAIN, TWICE]
 
 
 class Results:
@@ -86,7 +88,7 @@ def ratio(first, second):
 
 
 def times(value):
-    return "-" if value is None else f"{value:.3g}x"
+    return "-" if value is None else f"{value:.3g}x" if value < 100 else ">100x"
 
 
 def number(value):
@@ -170,7 +172,7 @@ def print_aims(results, binaries):
         not wrong,
         aim("fewer table writes for 2048 vectors", AIMS["table writes"], fewer_writes(results, binaries)),
         aim_of_speed("enable and unmask of 2048 vectors", BOTH, AIMS["enable and unmask"]),
-        aim_of_speed("5000 messages without KVM_SIGNAL_MSI", HIDDEN, AIMS["messages"]),
+        aim_of_speed("5000 messages in turn, twice, without KVM_SIGNAL_MSI", TWICE, AIMS["messages"]),
     ]
     for scenario, binary, words in results.refusals:
         print(f"does not start: {scenario.name}, {binary}: {words}")

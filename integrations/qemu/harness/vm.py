@@ -217,14 +217,14 @@ class Run:
 
     def _serve(self, request):
         mailbox, writer = self._mailbox, self._writer
-        first, count = mailbox.arguments()[:2]
+        first, count, times = mailbox.arguments()[:3]
         result = ()
         if request == box.BEGIN:
             self._begin()
         elif request == box.END:
             self._end()
         elif request == box.LOCKSTEP:
-            result = writer.lockstep(first, count)
+            result = writer.lockstep(first, count, times)
         elif request == box.SEND:
             writer.send(first, count)
         elif request == box.STORM:

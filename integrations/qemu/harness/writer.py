@@ -19,11 +19,11 @@ class Writer:
             self._signal(vector)
         self.sent += count
 
-    def lockstep(self, first, count):
+    def lockstep(self, first, count, times):
         """Each when the one before has arrived, where it should and nowhere else: sent, lost, doubled."""
         arrived, everything = self._mailbox.arrived_at_target, self._mailbox.arrived_all
         before_all, lost = everything(), 0
-        for vector in range(first, first + count):
+        for vector in list(range(first, first + count)) * times:
             before = arrived(vector)
             self._signal(vector)
             self.sent += 1
@@ -33,7 +33,7 @@ class Writer:
                     lost += 1
                     break
         time.sleep(0.005)
-        return count, lost, max(0, everything() - before_all - (count - lost))
+        return count * times, lost, max(0, everything() - before_all - (count * times - lost))
 
     def storm_begins(self, first, count):
         arrived = self._mailbox.arrived_anywhere

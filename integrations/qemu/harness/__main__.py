@@ -11,6 +11,7 @@ import sys
 
 import plan
 import report
+from results import Results
 from vm import Failed, Refused, Run
 
 
@@ -38,7 +39,7 @@ def main():
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # 2048 eventfds, here and in QEMU
     commands = {"stock": shlex.split(options.stock), "msiroute": shlex.split(options.msiroute)}
-    results = report.Results()
+    results = Results()
     for scenario, binary in plan.runs(list(commands), options.rounds, options.only):
         if results.refused(scenario, binary):
             continue

@@ -1,78 +1,10 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-"""What the runs come to: tables, binary beside binary, and the aims."""
+"""Tables, binary beside binary, and the aims."""
 
-import statistics
-
-from plan import MESSAGES, MESSAGES_HIDDEN, TIMED, TIMES, TIMES_REMAPPED, WORKS
+from plan import TIMED, WORKS
+from results import ALL_2048, BOTH, TIMED_ROWS, TWICE
 
 AIMS = {"table writes": 50, "enable and unmask": 10, "messages": 8}
-
-# Accesses to devices without any effect: what the guest's exits cost. Each run has one of these phases.
-IDLE = ("ivshmem: as many writes that change nothing", "messages: the loop alone")
-
-# What is timed: words, scenario, phases.
-ENABLE = ("enable 2048 vectors", TIMES, ["ivshmem: enable"])
-UNMASK = ("unmask 2048 vectors", TIMES, ["ivshmem: unmask"])
-BOTH = ("enable and unmask", TIMES, ENABLE[2] + UNMASK[2])
-RETARGET = ("200 live vectors retargeted", TIMES, ["ivshmem: 200 live vectors retargeted"])
-ALL_2048 = ("enable, write, unmask, 200 retargets", TIMES, BOTH[2] + ["ivshmem: messages written"] + RETARGET[2])
-CHANGES = ("1000 affinity changes", TIMES, ["ivshmem: 1000 affinity changes"])
-ARRIVALS = ("2048 interrupts one by one", TIMES, ["ivshmem: one by one"])
-BUSY = ("3000 interrupts on one vector", TIMES, ["ivshmem: one vector, again and again"])
-REMAPPED = ("1000 affinity changes, remapped", TIMES_REMAPPED, CHANGES[2])
-DIRECT = ("5000 messages", MESSAGES, ["messages: 5000 in turn"])
-HIDDEN = ("5000 messages, no KVM_SIGNAL_MSI", MESSAGES_HIDDEN, DIRECT[2])
-AGAIN = ("the same 5000 again", MESSAGES_HIDDEN, ["messages: 5000 in turn, again"])
-TWICE = ("both together", MESSAGES_HIDDEN, HIDDEN[2] + AGAIN[2])
-TIMED_ROWS = [ENABLE, UNMASK, BOTH, RETARGET, ALL_2048, CHANGES, ARRIVALS, BUSY, REMAPPED, DIRECT, HIDDEN, AGAIN, TWICE]
-
-
-class Results:
-    def __init__(self):
-        self.runs = []  # (scenario, binary, phases, skipped, error)
-        self.refusals = []  # (scenario, binary, words)
-
-    def refused(self, scenario, binary):
-        return any((s, b) == (scenario, binary) for s, b, _ in self.refusals)
-
-    def add(self, scenario, binary, phases, skipped, error):
-        self.runs.append((scenario, binary, phases, skipped, error))
-
-    def of(self, scenario, binary):
-        return [phases for s, b, phases, _, error in self.runs if (s, b) == (scenario, binary) and not error]
-
-    def has(self, scenario, binary):
-        return any((s, b) == (scenario, binary) for s, b, *_ in self.runs)
-
-    def errors(self):
-        return [(s, b, error) for s, b, _, _, error in self.runs if error]
-
-    def total(self, scenario, binary, count):
-        """Of all phases of all runs, or None where none was."""
-        runs = self.of(scenario, binary)
-        return sum(count(phase) for phases in runs for phase in phases) if runs else None
-
-    def median(self, row, binary, measure):
-        """Over the runs, of what the row's phases sum up to; or None."""
-        _, scenario, names = row
-        sums = [sum(measure(phase) for phase in phases if phase.name in names) for phases in self.of(scenario, binary)]
-        return statistics.median(sums) if sums else None
-
-    def seconds(self, row, binary):
-        return self.median(row, binary, lambda phase: phase.seconds)
-
-    def idle_access(self, scenario):
-        """Seconds of an access without effect, which are the same under both binaries: the median of all runs."""
-        idle = [phase for s, _, phases, _, _ in self.runs if s == scenario for phase in phases if phase.name in IDLE]
-        return statistics.median(phase.seconds / phase.accesses for phase in idle)
-
-    def share(self, row, binary):
-        """Seconds less what the guest's accesses cost without effect: the part of the VMM and the kernel."""
-        seconds = self.seconds(row, binary)
-        if seconds is None:
-            return None
-        accesses = self.median(row, binary, lambda phase: phase.accesses)
-        return max(0.0, seconds - accesses * self.idle_access(row[1]))
 
 
 def table_writes(phase):
@@ -125,7 +57,7 @@ def print_times(results, binaries):
         seconds = [results.seconds(row, binary) for binary in binaries]
         shares = [results.share(row, binary) for binary in binaries]
         if any(seconds):
-            rows.append([row[0], *map(milliseconds, seconds), times(ratio(*seconds)),
+            rows.append([row.words, *map(milliseconds, seconds), times(ratio(*seconds)),
                          *map(milliseconds, shares), times(ratio(*shares))])
     print_table(["time (ms, median)", *binaries, "ratio", *(f"{binary}, QEMU's part" for binary in binaries), "ratio"], rows)
 
@@ -136,7 +68,7 @@ def print_calls(results, binaries):
         writes = [results.median(row, binary, table_writes) for binary in binaries]
         irqfds = [results.median(row, binary, irqfd_calls) for binary in binaries]
         if any(count is not None for count in writes):
-            rows.append([row[0], *map(number, writes), *map(number, irqfds)])
+            rows.append([row.words, *map(number, writes), *map(number, irqfds)])
     print_table(["calls (median)", *(f"KVM_SET_GSI_ROUTING, {binary}" for binary in binaries),
                  *(f"KVM_IRQFD, {binary}" for binary in binaries)], rows)
 
@@ -178,4 +110,6 @@ def print_aims(results, binaries):
         print(f"does not start: {scenario.name}, {binary}: {words}")
     for scenario, binary, error in results.errors():
         print(f"failed: {scenario.name}, {binary}: {error}")
-    return all(met) and not results.errors()
+    for scenario, binary, name in results.skips():
+        print(f"skipped: {scenario.name}, {binary}: {name}")
+    return all(met) and not results.errors() and not results.skips()

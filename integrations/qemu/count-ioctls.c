@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /*
- * Preloaded into a VMM: counts what it asks of KVM, whichever library asks, in the file that COUNT_IOCTLS_FILE names,
- * for the harness to read meanwhile. With COUNT_IOCTLS_HIDE_SIGNAL_MSI in the environment the host has no KVM_SIGNAL_MSI.
+ * Preloaded into a VMM: counts what it asks of KVM through libc, as libraries do too, in the file that COUNT_IOCTLS_FILE
+ * names, for the harness to read meanwhile. With COUNT_IOCTLS_HIDE_SIGNAL_MSI in the environment the host has no
+ * KVM_SIGNAL_MSI. libmsiroute sends messages by a system call of its own: those are not counted.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -15,6 +15,7 @@
 
 struct multiboot { uint32_t flags, memory[2], boot_device, command_line; };
 
+/* The line begins with the image's path: so no word that might occur in one. */
 static bool has_word(const char *line, const char *word)
 {
     for (; *line; line++) {
@@ -46,11 +47,11 @@ void main(const struct multiboot *multiboot)
     apic_start();
     if (!second_cpu_start())
         panic("no second CPU", 0);
-    if (has_word(line, "remap"))
+    if (has_word(line, "remap=on"))
         iommu_start();
-    if (has_word(line, "messages")) {
+    if (has_word(line, "do=messages")) {
         edu_messages();
-    } else if (has_word(line, "times")) {
+    } else if (has_word(line, "do=times")) {
         ivshmem_times();
     } else if (boot == 0) {
         edu_phases();

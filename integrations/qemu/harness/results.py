@@ -4,7 +4,7 @@
 import dataclasses
 import statistics
 
-from plan import MESSAGES, MESSAGES_HIDDEN, TIMES, TIMES_REMAPPED
+from plan import MESSAGES, MESSAGES_HIDDEN, TIMES, TIMES_HIDDEN, TIMES_REMAPPED
 from vm import Scenario
 
 # Accesses to devices without any effect: what the guest's exits cost. Each run has one of these phases.
@@ -28,12 +28,16 @@ ALL_2048 = Row("enable, write, unmask, 200 retargets", TIMES, BOTH.phases + ["iv
 CHANGES = Row("1000 affinity changes", TIMES, ["ivshmem: 1000 affinity changes"])
 ARRIVALS = Row("2048 interrupts one by one", TIMES, ["ivshmem: one by one"])
 BUSY = Row("3000 interrupts on one vector", TIMES, ["ivshmem: one vector, again and again"])
+BOTH_HIDDEN = Row("enable and unmask, no KVM_SIGNAL_MSI", TIMES_HIDDEN, BOTH.phases)
+CHANGES_HIDDEN = Row("1000 affinity changes, no KVM_SIGNAL_MSI", TIMES_HIDDEN, CHANGES.phases)
+ARRIVALS_HIDDEN = Row("2048 one by one, no KVM_SIGNAL_MSI", TIMES_HIDDEN, ARRIVALS.phases)
 REMAPPED = Row("1000 affinity changes, remapped", TIMES_REMAPPED, CHANGES.phases)
 DIRECT = Row("5000 messages", MESSAGES, ["messages: 5000 in turn"])
 HIDDEN = Row("5000 messages, no KVM_SIGNAL_MSI", MESSAGES_HIDDEN, DIRECT.phases)
 AGAIN = Row("the same 5000 again", MESSAGES_HIDDEN, ["messages: 5000 in turn, again"])
 TWICE = Row("both together", MESSAGES_HIDDEN, HIDDEN.phases + AGAIN.phases)
-TIMED_ROWS = [ENABLE, UNMASK, BOTH, RETARGET, ALL_2048, CHANGES, ARRIVALS, BUSY, REMAPPED, DIRECT, HIDDEN, AGAIN, TWICE]
+TIMED_ROWS = [ENABLE, UNMASK, BOTH, RETARGET, ALL_2048, CHANGES, ARRIVALS, BUSY, REMAPPED,
+              BOTH_HIDDEN, CHANGES_HIDDEN, ARRIVALS_HIDDEN, DIRECT, HIDDEN, AGAIN, TWICE]
 
 
 class Results:

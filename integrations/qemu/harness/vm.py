@@ -38,7 +38,7 @@ class Machine:
 
 PC = Machine("pc", "pc,kernel-irqchip=on")
 SPLIT = Machine("pc, split irqchip", "pc,kernel-irqchip=split")
-IOMMU = Machine("q35, intel-iommu", "q35,kernel-irqchip=split", ("-device", "intel-iommu,intremap=on"), "remap")
+IOMMU = Machine("q35, intel-iommu", "q35,kernel-irqchip=split", ("-device", "intel-iommu,intremap=on"), "remap=on")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Run:
             "-machine", f"{scenario.machine.options},accel=kvm,memory-backend=ram",
             "-object", f"memory-backend-file,id=ram,size={box.MEMORY_SIZE},mem-path={path('ram')},share=on",
             "-m", f"{box.MEMORY_SIZE >> 20}M", "-smp", str(box.NR_CPUS),
-            "-kernel", self._guest, "-append", f"{scenario.machine.words} {scenario.words}",
+            "-kernel", self._guest, "-append", f"{scenario.machine.words} do={scenario.words}",
             "-qmp", f"unix:{path('qmp')},server=on,wait=off",
             "-chardev", f"file,id=console,path={path('console')}",
             "-device", "isa-debugcon,iobase=0xe9,chardev=console",

@@ -33,13 +33,7 @@ def as_json(results):
             for scenario, binary, phases, skipped, error in results.runs]
 
 
-def main():
-    options = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # 2048 eventfds, here and in QEMU
-    commands = {"stock": shlex.split(options.stock), "msiroute": shlex.split(options.msiroute)}
-    results = Results()
+def run_all(commands, options, results):
     for scenario, binary in plan.runs(list(commands), options.rounds, options.only):
         if results.refused(scenario, binary):
             continue
@@ -57,13 +51,29 @@ def main():
             if phase.wrong:
                 print(f"{scenario.name}, {binary}: {phase.name}: {phase.wrong} wrong", file=sys.stderr)
         print(f"{scenario.name}, {binary}: {error or f'{len(run.phases)} phases'}", file=sys.stderr)
+
+
+def main():
+    options = arguments()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # 2048 eventfds, here and in QEMU
+    commands = {"stock": shlex.split(options.stock), "msiroute": shlex.split(options.msiroute)}
+    binaries = list(commands)
+    results = Results()
+    whole = True
+    try:
+        run_all(commands, options, results)
+    except KeyboardInterrupt:
+        whole = False
+        print("interrupted: what there is so far", file=sys.stderr)
     if options.json:
         with open(options.json, "w") as file:
             json.dump(as_json(results), file, indent=1)
-    report.print_works(results, list(commands))
-    report.print_times(results, list(commands))
-    report.print_calls(results, list(commands))
-    return 0 if report.print_aims(results, list(commands)) else 1
+    report.print_works(results, binaries)
+    report.print_times(results, binaries)
+    report.print_calls(results, binaries)
+    return 0 if report.print_aims(results, binaries) and whole else 1
 
 
 sys.exit(main())

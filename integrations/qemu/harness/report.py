@@ -16,7 +16,7 @@ def irqfd_calls(phase):
 
 
 def ratio(first, second):
-    return first / second if first is not None and second else None
+    return first / second if first and second else None
 
 
 def times(value):

@@ -11,7 +11,7 @@ use kvm_bindings::kvm_irq_routing_entry;
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
-use crate::backend::kvm::KvmBackend;
+use crate::backend::kvm::FastVm;
 use crate::backend::{self, Backend, Features, Host, Reception};
 use crate::error::{Error, Result};
 use crate::message::{Addressing, GuestMessage, Message, NO_REQUESTER};
@@ -93,6 +93,8 @@ pub(crate) trait Member: Send + Sync {
 // What a delivery reads comes first, together: behind a system call, every cache line counts.
 #[repr(C)]
 pub struct RouteCache {
+    /// The host, in the case that is nearly all there is.
+    fast_vm: FastVm,
     host: Host,
     /// Messages are sent by [`Backend::signal`], not through routes.
     direct: bool,
@@ -170,7 +172,12 @@ impl RouteCache {
             return Err(Error::invalid("first_gsi leaves no GSI below max_routes"));
         }
         barrier::choose(config.fences)?;
+        let fast_vm = match &host {
+            Host::Kvm(kvm) if direct => kvm.fast_vm(),
+            _ => FastVm::NONE,
+        };
         Ok(Arc::new(RouteCache {
+            fast_vm,
             routes: Routes::new(first_gsi, &features, direct),
             host,
             features: Features { direct, ..features },
@@ -263,11 +270,8 @@ impl RouteCache {
 
     /// KVM, if it takes messages directly: the way that nearly all deliveries go.
     #[inline(always)]
-    pub(crate) fn direct_kvm(&self) -> Option<&KvmBackend> {
-        match &self.host {
-            Host::Kvm(kvm) if self.direct => Some(kvm),
-            _ => None,
-        }
+    pub(crate) fn fast_vm(&self) -> Option<FastVm> {
+        self.fast_vm.is_any().then_some(self.fast_vm)
     }
 
     /// Sends a message. Inside a section; `is_counted` says of which kind.

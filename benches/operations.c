@@ -197,7 +197,7 @@ static void restored(uint32_t devices, uint32_t per_device)
 int main(void)
 {
     static const struct { uint32_t vectors; unsigned rounds; } sizes[] = { { 64, 15 }, { 256, 9 }, { 1024, 5 }, { 2048, 3 } };
-    static const uint32_t tables[] = { 64, 1000, 2500 };
+    static const uint32_t tables[] = { 64, 1000, 2400 };
     uint32_t descriptors = bench_allow_descriptors();
     for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
         for (int at_once = 0; at_once < 2; at_once++)

@@ -42,8 +42,12 @@ impl Run {
         let mut figures = BTreeMap::new();
         for file in fs::read_dir(folder)? {
             for line in fs::read_to_string(file?.path())?.lines() {
-                let (name, value) = line.split_once('=').ok_or_else(|| format!("no figure: {line}"))?;
-                figures.insert(name.to_string(), value.parse().map_err(|_| format!("no number: {line}"))?);
+                let (name, value) =
+                    line.split_once('=').ok_or_else(|| format!("no figure: {line}"))?;
+                figures.insert(
+                    name.to_string(),
+                    value.parse().map_err(|_| format!("no number: {line}"))?,
+                );
             }
         }
         let manifest = fs::read_to_string(root.join("Cargo.toml"))?;
@@ -51,7 +55,10 @@ impl Run {
         Ok(Run {
             library: Library {
                 version: version.into(),
-                commit: said_by("git", &["-C", &root.to_string_lossy(), "describe", "--always", "--dirty"]),
+                commit: said_by(
+                    "git",
+                    &["-C", &root.to_string_lossy(), "describe", "--always", "--dirty"],
+                ),
             },
             machine: Machine::this()?,
             figures,
@@ -91,6 +98,7 @@ fn field<'a>(text: &'a str, name: &str, separator: &str) -> Option<&'a str> {
 /// The first line that a command prints.
 fn said_by(command: &str, arguments: &[&str]) -> String {
     let output = Command::new(command).args(arguments).output();
-    let text = output.map(|it| String::from_utf8_lossy(&it.stdout).into_owned()).unwrap_or_default();
+    let text =
+        output.map(|it| String::from_utf8_lossy(&it.stdout).into_owned()).unwrap_or_default();
     text.lines().next().unwrap_or("?").to_string()
 }

@@ -44,10 +44,13 @@ fn make(root: &Path, folder: &Path) -> Result<()> {
 }
 
 fn check(root: &Path) -> Result<()> {
-    let run: Run = serde_json::from_str(&std::fs::read_to_string(root.join("docs/benchmarks.json"))?)?;
+    let run: Run =
+        serde_json::from_str(&std::fs::read_to_string(root.join("docs/benchmarks.json"))?)?;
     for (name, text) in written(&run)? {
         if std::fs::read_to_string(root.join(&name)).ok() != Some(text) {
-            return Err(format!("{name} is not what docs/benchmarks.json makes: ./bench report").into());
+            return Err(
+                format!("{name} is not what docs/benchmarks.json makes: ./bench report").into()
+            );
         }
     }
     Ok(())

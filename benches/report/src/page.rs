@@ -31,7 +31,9 @@ pub fn page(run: &Run) -> Result<String> {
     let of = figures.clone();
     environment.add_function("ns", move |name: String| with_quartiles(&of, &name, 1e-3));
     let of = figures.clone();
-    environment.add_function("us1", move |name: String| of.get(&name).map_or("–".into(), |us| time(*us)));
+    environment.add_function("us1", move |name: String| {
+        of.get(&name).map_or("–".into(), |us| time(*us))
+    });
     let of = figures.clone();
     environment.add_function("n", move |name: String, digits: usize| {
         of.get(&name).map_or("–".into(), |value| grouped(&format!("{value:.digits$}")))
@@ -40,7 +42,9 @@ pub fn page(run: &Run) -> Result<String> {
     environment.add_filter("times", |ratio: f64| significant(ratio));
 
     environment.add_template("page", TEMPLATE)?;
-    Ok(environment.get_template("page")?.render(context! { machine => &run.machine, library => &run.library })?)
+    Ok(environment
+        .get_template("page")?
+        .render(context! { machine => &run.machine, library => &run.library })?)
 }
 
 type Figures = std::collections::BTreeMap<String, f64>;

@@ -33,13 +33,21 @@ pub fn all(run: &Run) -> Result<Vec<(String, String)>> {
         lines.push(Line { label, colour, dashed: false, points });
     }
     let points_at_once = enabling(&|n| format!("enable_at_once_{n}_msiroute_caller_us"));
-    lines.push(Line { label: "msiroute, in a transaction", colour: BLUE, dashed: true, points: points_at_once });
+    lines.push(Line {
+        label: "msiroute, in a transaction",
+        colour: BLUE,
+        dashed: true,
+        points: points_at_once,
+    });
     plots.push(("enable".into(), chart("Enabling vectors, one by one", "vectors", lines)?));
 
-    for (name, title) in [("affinity", "Mask, new message, unmask: one vector"), ("mask_unmask", "Mask, unmask: one vector")] {
+    for (name, title) in [
+        ("affinity", "Mask, new message, unmask: one vector"),
+        ("mask_unmask", "Mask, unmask: one vector"),
+    ] {
         let mut lines = Vec::new();
         for (peer, label, colour) in POLICIES {
-            let points = points(run, &[64, 1000, 2500], &|n| format!("{name}_{n}_{peer}_us"));
+            let points = points(run, &[64, 1000, 2400], &|n| format!("{name}_{n}_{peer}_us"));
             lines.push(Line { label, colour, dashed: false, points });
         }
         plots.push((name.into(), chart(title, "vectors in the VM, each with an eventfd", lines)?));
@@ -47,20 +55,35 @@ pub fn all(run: &Run) -> Result<Vec<(String, String)>> {
 
     let mut lines = Vec::new();
     for (how, dashed) in [("uniform", false), ("zipf", true)] {
-        for (side, label, colour) in [("qemu", ["QEMU's way, uniform", "QEMU's way, Zipf"], RED), ("msiroute", ["msiroute, uniform", "msiroute, Zipf"], BLUE)] {
-            let points = points(run, &[200, 1000, 4000, 5000, 20000], &|n| format!("thrash_{n}_{how}_{side}_us"));
+        for (side, label, colour) in [
+            ("qemu", ["QEMU's way, uniform", "QEMU's way, Zipf"], RED),
+            ("msiroute", ["msiroute, uniform", "msiroute, Zipf"], BLUE),
+        ] {
+            let points = points(run, &[200, 1000, 4000, 5000, 20000], &|n| {
+                format!("thrash_{n}_{how}_{side}_us")
+            });
             lines.push(Line { label: label[usize::from(dashed)], colour, dashed, points });
         }
     }
-    plots.push(("thrash".into(), chart("A message without KVM_SIGNAL_MSI", "messages in turn", lines)?));
+    plots.push((
+        "thrash".into(),
+        chart("A message without KVM_SIGNAL_MSI", "messages in turn", lines)?,
+    ));
 
-    for (place, title) in [("kvm", "One operation, kernel included"), ("user", "One operation, in user space alone")] {
+    for (place, title) in
+        [("kvm", "One operation, kernel included"), ("user", "One operation, in user space alone")]
+    {
         let mut lines = Vec::new();
         for (operation, label, colour) in OPERATIONS {
-            let points = points(run, &[16, 64, 256, 1024, 4000], &|n| format!("growth_{operation}_{place}_{n}_us"));
+            let points = points(run, &[16, 64, 256, 1024, 4000], &|n| {
+                format!("growth_{operation}_{place}_{n}_us")
+            });
             lines.push(Line { label, colour, dashed: false, points });
         }
-        plots.push((format!("growth-{place}"), chart(title, "vectors in the VM, each with an eventfd", lines)?));
+        plots.push((
+            format!("growth-{place}"),
+            chart(title, "vectors in the VM, each with an eventfd", lines)?,
+        ));
     }
     Ok(plots)
 }
@@ -96,7 +119,10 @@ fn points(run: &Run, sizes: &[u32], figure: &dyn Fn(u32) -> String) -> Vec<(f64,
 
 /// Microseconds over a number, both logarithmic.
 fn chart(title: &str, x_label: &str, lines: Vec<Line>) -> Result<String> {
-    let lines: Vec<_> = lines.into_iter().filter(|line| !line.label.is_empty() && !line.points.is_empty()).collect();
+    let lines: Vec<_> = lines
+        .into_iter()
+        .filter(|line| !line.label.is_empty() && !line.points.is_empty())
+        .collect();
     let all = || lines.iter().flat_map(|line| line.points.iter());
     if !all().any(|point| point.0 > 0.0 && point.1 > 0.0) {
         return Err(format!("no figures for the plot \"{title}\"").into());
@@ -130,18 +156,30 @@ fn chart(title: &str, x_label: &str, lines: Vec<Line>) -> Result<String> {
         for (at, line) in lines.iter().enumerate() {
             let style = line.colour.stroke_width(2);
             if line.dashed {
-                chart.draw_series(DashedLineSeries::new(line.points.iter().copied(), 6, 5, style))?;
+                chart.draw_series(DashedLineSeries::new(
+                    line.points.iter().copied(),
+                    6,
+                    5,
+                    style,
+                ))?;
             } else {
                 chart.draw_series(LineSeries::new(line.points.iter().copied(), style))?;
             }
-            chart.draw_series(line.points.iter().map(|&point| Circle::new(point, 3, line.colour.filled())))?;
+            chart.draw_series(
+                line.points.iter().map(|&point| Circle::new(point, 3, line.colour.filled())),
+            )?;
             let y = 48 + 24 * at as i32;
             legend.draw(&PathElement::new(vec![(4, y), (28, y)], style))?;
-            legend.draw(&Text::new(line.label, (36, y - 6), ("sans-serif", 13).into_font().color(&INK)))?;
+            legend.draw(&Text::new(
+                line.label,
+                (36, y - 6),
+                ("sans-serif", 13).into_font().color(&INK),
+            ))?;
         }
         area.present()?;
     }
-    Ok(svg.replacen("<svg ", "<!-- SPDX-License-Identifier: MIT OR Apache-2.0 -->\n<svg ", 1) + "\n")
+    Ok(svg.replacen("<svg ", "<!-- SPDX-License-Identifier: MIT OR Apache-2.0 -->\n<svg ", 1)
+        + "\n")
 }
 
 fn bounds(values: impl Iterator<Item = f64> + Clone) -> (f64, f64) {

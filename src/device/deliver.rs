@@ -14,6 +14,7 @@ impl Device {
     /// Errors: `EINVAL` (no such vector), `ENODEV`, `ESHUTDOWN`; what the kernel says (nothing is sent or kept then).
     pub fn deliver(&self, index: u32) -> Result<Delivery> {
         match self.deliver_fast(index) {
+            Some(signalled) if signalled.is_accepted() => Ok(Delivery::Sent),
             Some(signalled) => signalled.reception().map(Delivery::from),
             None => self.deliver_slowly(index),
         }

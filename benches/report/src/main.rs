@@ -2,8 +2,9 @@
 //! What the benchmarks printed, as a report.
 //!
 //! `report make FOLDER`: reads the figures in the folder's files (`name=value`, a line each), adds what machine this is,
-//! and writes `docs/benchmarks.json`, `docs/benchmarks.md` and the plots in `docs/benchmarks/`.
-//! `report check`: says whether the latter are what the former makes.
+//! writes `docs/benchmarks.json`, and of that the page.
+//! `report page`: writes `docs/benchmarks.md` and the plots in `docs/benchmarks/`, of `docs/benchmarks.json`.
+//! `report check`: says whether they are what would be written.
 
 mod figures;
 mod page;
@@ -19,8 +20,9 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["make", folder] => make(&root, Path::new(folder)),
+        ["page"] => page(&root),
         ["check"] => check(&root),
-        _ => Err("usage: report make FOLDER | check".into()),
+        _ => Err("usage: report make FOLDER | page | check".into()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,18 +37,24 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn make(root: &Path, folder: &Path) -> Result<()> {
     let run = Run::gather(folder, root)?;
-    std::fs::create_dir_all(root.join("docs/benchmarks"))?;
     std::fs::write(root.join("docs/benchmarks.json"), serde_json::to_string_pretty(&run)? + "\n")?;
-    for (name, text) in written(&run)? {
+    page(root)
+}
+
+fn committed(root: &Path) -> Result<Run> {
+    Ok(serde_json::from_str(&std::fs::read_to_string(root.join("docs/benchmarks.json"))?)?)
+}
+
+fn page(root: &Path) -> Result<()> {
+    std::fs::create_dir_all(root.join("docs/benchmarks"))?;
+    for (name, text) in written(&committed(root)?)? {
         std::fs::write(root.join(name), text)?;
     }
     Ok(())
 }
 
 fn check(root: &Path) -> Result<()> {
-    let run: Run =
-        serde_json::from_str(&std::fs::read_to_string(root.join("docs/benchmarks.json"))?)?;
-    for (name, text) in written(&run)? {
+    for (name, text) in written(&committed(root)?)? {
         if std::fs::read_to_string(root.join(&name)).ok() != Some(text) {
             return Err(
                 format!("{name} is not what docs/benchmarks.json makes: ./bench report").into()

@@ -14,6 +14,8 @@ const ORANGE: RGBColor = RGBColor(219, 109, 40);
 const RED: RGBColor = RGBColor(218, 68, 83);
 const PURPLE: RGBColor = RGBColor(150, 100, 215);
 const OLIVE: RGBColor = RGBColor(158, 132, 30);
+const BROWN: RGBColor = RGBColor(150, 95, 60);
+const PINK: RGBColor = RGBColor(205, 90, 165);
 const GREY: RGBColor = RGBColor(140, 140, 140);
 
 pub struct Line {
@@ -108,8 +110,8 @@ const OPERATIONS: [(&str, &str, RGBColor); 10] = [
     ("unmask_relayed", "unmask, relay", PURPLE),
     ("affinity", "affinity change", RED),
     ("enable", "enable 16, transaction", ORANGE),
-    ("unplug", "unplug 16", INK),
-    ("invalidate", "invalidate a tag", RGBColor(190, 80, 150)),
+    ("unplug", "unplug 16", BROWN),
+    ("invalidate", "invalidate a tag", PINK),
 ];
 
 fn points(run: &Run, sizes: &[u32], figure: &dyn Fn(u32) -> String) -> Vec<(f64, f64)> {
@@ -149,6 +151,7 @@ fn chart(title: &str, x_label: &str, lines: Vec<Line>) -> Result<String> {
             .axis_style(INK)
             .label_style(("sans-serif", 13).into_font().color(&INK))
             .x_desc(x_label)
+            .x_labels(6)
             .y_labels(12)
             .y_label_formatter(&|us| time(*us))
             .x_label_formatter(&|n| format!("{n}"))
@@ -169,7 +172,12 @@ fn chart(title: &str, x_label: &str, lines: Vec<Line>) -> Result<String> {
                 line.points.iter().map(|&point| Circle::new(point, 3, line.colour.filled())),
             )?;
             let y = 48 + 24 * at as i32;
-            legend.draw(&PathElement::new(vec![(4, y), (28, y)], style))?;
+            if line.dashed {
+                legend.draw(&PathElement::new(vec![(4, y), (13, y)], style))?;
+                legend.draw(&PathElement::new(vec![(19, y), (28, y)], style))?;
+            } else {
+                legend.draw(&PathElement::new(vec![(4, y), (28, y)], style))?;
+            }
             legend.draw(&Text::new(
                 line.label,
                 (36, y - 6),

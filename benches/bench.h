@@ -11,8 +11,8 @@ void need(int ok, const char *what);
 /* A VM with a full in-kernel irqchip and one vCPU whose local APIC is switched on. */
 int bench_vm(void);
 
-/* As many descriptors as the system lets the program have. */
-void bench_allow_descriptors(void);
+/* As many descriptors as the system lets the program have; how many. */
+uint32_t bench_allow_descriptors(void);
 
 /* An address that reaches that vCPU. */
 #define BENCH_ADDRESS 0xfee00000u
@@ -29,6 +29,7 @@ uint64_t random_bits(void);
 double median(double *values, size_t n);
 double percentile(double *values, size_t n, unsigned percent);
 
-/* The distance of the quartiles, as a measure of how much to believe a median. Reorders too. */
-double spread(double *values, size_t n);
+/* Prints NAME=median, and the quartiles as NAME_q1 and NAME_q3. Reorders too. */
+__attribute__((format(printf, 3, 4)))
+void print_median(double *values, size_t n, const char *name, ...);
 #endif

@@ -6,12 +6,10 @@
 #include "bench.h"
 
 #include <linux/kvm.h>
-#include <malloc.h>
 #include <msiroute.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
-#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -84,9 +82,9 @@ static void compare(const char *name, void (*bare)(void), void (*ours)(void))
         all_ours[round] = median(our_ns, SLICES);
         ratios[round] = all_ours[round] / bares[round];
     }
-    printf("%s_bare_ns=%.1f\n%s_ns=%.1f\n", name, median(bares, ROUNDS), name, median(all_ours, ROUNDS));
-    printf("%s_ratio_spread=%.3f\n", name, spread(ratios, ROUNDS));
-    printf("%s_ratio=%.3f\n", name, median(ratios, ROUNDS));
+    print_median(bares, ROUNDS, "%s_bare_ns", name);
+    print_median(all_ours, ROUNDS, "%s_ns", name);
+    print_median(ratios, ROUNDS, "%s_ratio", name);
 }
 
 /* ---- changes ---- */
@@ -129,62 +127,33 @@ static void changes(const char *others)
         unmask[round] = (double)spent[1] / TIMES;
         set[round] = (double)spent[2] / TIMES;
     }
-    printf("mask_others_%s_ns=%.0f\n", others, median(mask, ROUNDS));
-    printf("unmask_others_%s_ns=%.0f\n", others, median(unmask, ROUNDS));
-    printf("set_others_%s_ns=%.0f\n", others, median(set, ROUNDS));
+    print_median(mask, ROUNDS, "mask_others_%s_ns", others);
+    print_median(unmask, ROUNDS, "unmask_others_%s_ns", others);
+    print_median(set, ROUNDS, "set_others_%s_ns", others);
 }
 
-/* ---- memory ---- */
+/* ---- what is masked ---- */
 
-static double allocated(void)
+static void deliver_masked(void)
 {
-    struct mallinfo2 info = mallinfo2();
-    return (double)(info.uordblks + info.hblkhd);
-}
-
-static void memory(void)
-{
-    enum { DEVICES = 100, VECTORS = 2048, BOUND = 1000 };
-    static struct msi_device *devices[DEVICES];
-    static int eventfds[BOUND];
-    struct msi_route_cache_config config = MSIROUTE_CACHE_CONFIG_INIT;
-    config.vm_fd = vm;
-    need(msi_route_cache_new(&config, &cache) == 0, msi_route_cache_last_error());
-    struct msi_device_config device_config = MSIROUTE_DEVICE_CONFIG_INIT;
-    device_config.vectors = VECTORS;
-    double before = allocated();
-    for (int i = 0; i < DEVICES; i++) {
-        need(msi_device_new(cache, &device_config, &devices[i]) == 0, msi_route_cache_last_error());
-        for (uint32_t v = 0; v < VECTORS; v++)
-            need(msi_vector_set(devices[i], v, BENCH_ADDRESS, 0x50) == 0, msi_route_cache_last_error());
+    double ns[ROUNDS];
+    msi_vector_mask(device, 0);
+    for (int round = 0; round < ROUNDS; round++) {
+        uint64_t start = nanoseconds();
+        for (int i = 0; i < CALLS; i++)
+            need(msi_deliver(device, 0) == MSIROUTE_PENDING, msi_route_cache_last_error());
+        ns[round] = (double)(nanoseconds() - start) / CALLS;
     }
-    printf("bytes_per_vector=%.1f\n", (allocated() - before) / (DEVICES * VECTORS));
-
-    for (uint32_t v = 0; v < BOUND; v++) {
-        eventfds[v] = eventfd(0, EFD_CLOEXEC);
-        need(eventfds[v] >= 0, "eventfd");
-        need(msi_vector_set(devices[0], v, BENCH_ADDRESS | (v & 7) << 12, 0x50 + v / 8) == 0, msi_route_cache_last_error());
-    }
-    before = allocated();
-    need(msi_route_cache_begin(cache) == 0, msi_route_cache_last_error());
-    for (uint32_t v = 0; v < BOUND; v++)
-        need(msi_vector_bind_eventfd(devices[0], v, eventfds[v], 0) == 0, msi_route_cache_last_error());
-    need(msi_route_cache_commit(cache) == 0, msi_route_cache_last_error());
-    printf("bytes_more_per_vector_with_eventfd=%.1f\n", (allocated() - before) / BOUND);
-
-    for (int i = 0; i < DEVICES; i++)
-        msi_device_free(devices[i]);
-    for (int i = 0; i < BOUND; i++)
-        close(eventfds[i]);
-    msi_route_cache_free(cache);
+    print_median(ns, ROUNDS, "deliver_masked_ns");
+    msi_vector_unmask(device, 0);
 }
 
 int main(void)
 {
     vm = bench_vm();
-    memory();
     make(0);
     compare("deliver", bare_signal, deliver);
+    deliver_masked();
 
     pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
     pthread_t thread;

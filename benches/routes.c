@@ -1,18 +1,14 @@
 /* SPDX-License-Identifier: MIT OR Apache-2.0 */
 /* The kernel's table as a cache. Messages through routes, without KVM_SIGNAL_MSI, in working sets that fit and that do not,
- * beside a stand-in for what QEMU did up to 8.1: routes are added one write each, and when none is free all go. And many threads
- * that change live vectors of a full table at once. */
-#include <errno.h>
-#include <linux/kvm.h>
+ * beside what QEMU did up to 8.1 (peers/qemu.c): routes are added one write each, and when none is free all go. And many
+ * threads that change live vectors of a full table at once. */
 #include <msiroute.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
-#include <sys/ioctl.h>
 
 #include "bench.h"
+#include "peers/peer.h"
 
 /* ---- messages ---- */
 
@@ -52,54 +48,11 @@ static void make_sequence(uint32_t messages, int zipf)
     }
 }
 
-/* ---- a cache that is flushed when it is full ---- */
-
-#define FLUSHING_ROUTES 4058
-#define FIRST_GSI       24
-
-struct flushing {
-    int vm;
-    uint32_t gsi_of[MAX_MESSAGES];      /* 0: none. As fast as a look-up can be. */
-    struct kvm_irq_routing *table;
-    uint32_t fixed;
-};
-
-static void flushing_open(struct flushing *cache)
-{
-    memset(cache, 0, sizeof(*cache));
-    cache->vm = bench_vm();
-    cache->table = calloc(1, sizeof(*cache->table) + 4096 * sizeof(cache->table->entries[0]));
-    need(cache->table != NULL, "memory");
-    for (uint32_t gsi = 0; gsi < 24; gsi++)     /* the pins travel along */
-        cache->table->entries[cache->table->nr++] = (struct kvm_irq_routing_entry){
-            .gsi = gsi, .type = KVM_IRQ_ROUTING_IRQCHIP, .u.irqchip = { .irqchip = KVM_IRQCHIP_IOAPIC, .pin = gsi } };
-    cache->fixed = cache->table->nr;
-}
-
-static void flushing_send(struct flushing *cache, uint32_t message)
-{
-    struct kvm_irq_level line = { .level = 1 };
-    if (!cache->gsi_of[message]) {
-        if (cache->table->nr - cache->fixed == FLUSHING_ROUTES) {
-            cache->table->nr = cache->fixed;
-            memset(cache->gsi_of, 0, sizeof(cache->gsi_of));
-        }
-        uint32_t gsi = FIRST_GSI + cache->table->nr - cache->fixed;
-        cache->table->entries[cache->table->nr++] = (struct kvm_irq_routing_entry){
-            .gsi = gsi, .type = KVM_IRQ_ROUTING_MSI, .u.msi = { .address_lo = BENCH_ADDRESS, .data = bench_data(message) } };
-        cache->gsi_of[message] = gsi;
-        need(ioctl(cache->vm, KVM_SET_GSI_ROUTING, cache->table) == 0, "KVM_SET_GSI_ROUTING");
-    }
-    line.irq = cache->gsi_of[message];
-    need(ioctl(cache->vm, KVM_IRQ_LINE, &line) == 0, "KVM_IRQ_LINE");
-}
-
 /* ---- runs ---- */
 
-static struct flushing flushing;
 static struct msi_route_cache *cache;
 
-static void send_flushing(uint32_t message) { flushing_send(&flushing, message); }
+static void send_flushing(uint32_t message) { qemu.send(qemu.machine, message); }
 static void send_msiroute(uint32_t message)
 {
     need(msi_deliver_message(cache, MSIROUTE_NO_REQUESTER, BENCH_ADDRESS, bench_data(message), 0) >= 0, "msi_deliver_message");
@@ -109,11 +62,13 @@ struct side {
     void (*send)(uint32_t message);
     uint32_t at;
     uint64_t sends, ns;
+    double turns_us[TURNS];     /* a send, in each turn */
 };
 
-static void run_for(struct side *side, uint64_t ns)
+/* Microseconds a send. */
+static double run_for(struct side *side, uint64_t ns)
 {
-    uint64_t start = nanoseconds(), now;
+    uint64_t start = nanoseconds(), sends = side->sends, now;
     do {
         for (unsigned i = 0; i < 16; i++) {
             side->send(sequence[side->at]);
@@ -123,6 +78,7 @@ static void run_for(struct side *side, uint64_t ns)
         now = nanoseconds();
     } while (now - start < ns);
     side->ns += now - start;
+    return (double)(now - start) / 1e3 / (double)(side->sends - sends);
 }
 
 /* Microseconds a send, once both have settled. In turns: what else the machine does falls on both. */
@@ -132,12 +88,20 @@ static void compare(struct side *theirs, struct side *ours)
     run_for(ours, SETTLE_NS);
     theirs->sends = theirs->ns = ours->sends = ours->ns = 0;
     for (unsigned turn = 0; turn < TURNS; turn++) {
-        run_for(theirs, RUN_NS / TURNS);
-        run_for(ours, RUN_NS / TURNS);
+        theirs->turns_us[turn] = run_for(theirs, RUN_NS / TURNS);
+        ours->turns_us[turn] = run_for(ours, RUN_NS / TURNS);
     }
 }
 
-static double cost(const struct side *side) { return (double)side->ns / 1e3 / (double)side->sends; }
+/* The mean, for what is rare is dear; and the quartiles of the turns. */
+static double print_cost(struct side *side, uint32_t messages, const char *how, const char *whose)
+{
+    double mean = (double)side->ns / 1e3 / (double)side->sends;
+    printf("thrash_%u_%s_%s_us=%.3f\n", messages, how, whose, mean);
+    printf("thrash_%u_%s_%s_us_q1=%.3f\n", messages, how, whose, percentile(side->turns_us, TURNS, 25));
+    printf("thrash_%u_%s_%s_us_q3=%.3f\n", messages, how, whose, percentile(side->turns_us, TURNS, 75));
+    return mean;
+}
 
 static void thrash(uint32_t messages, int zipf)
 {
@@ -145,18 +109,18 @@ static void thrash(uint32_t messages, int zipf)
     struct msi_route_cache_stats stats = MSIROUTE_STATS_INIT;
     struct side theirs = { .send = send_flushing }, ours = { .send = send_msiroute };
     make_sequence(messages, zipf);
-    flushing_open(&flushing);
+    qemu.open(qemu.machine, 1, 1);
     config.vm_fd = bench_vm();
     config.flags = MSIROUTE_CACHE_NO_DIRECT;
     need(!msi_route_cache_new(&config, &cache), "cache");
     compare(&theirs, &ours);
     need(!msi_route_cache_stats(cache, &stats), "stats");
-    printf("thrash_%u_%s_flushing_us=%.2f\n", messages, zipf ? "zipf" : "uniform", cost(&theirs));
-    printf("thrash_%u_%s_us=%.2f\n", messages, zipf ? "zipf" : "uniform", cost(&ours));
-    printf("thrash_%u_%s_times=%.1f\n", messages, zipf ? "zipf" : "uniform", cost(&theirs) / cost(&ours));
-    printf("thrash_%u_%s_routes=%llu\n", messages, zipf ? "zipf" : "uniform", (unsigned long long)stats.routes);
+    const char *how = zipf ? "zipf" : "uniform";
+    double theirs_us = print_cost(&theirs, messages, how, "qemu"), ours_us = print_cost(&ours, messages, how, "msiroute");
+    printf("thrash_%u_%s_times=%.1f\n", messages, how, theirs_us / ours_us);
+    printf("thrash_%u_%s_routes=%llu\n", messages, how, (unsigned long long)stats.routes);
     msi_route_cache_free(cache);
-    free(flushing.table);
+    qemu.close(qemu.machine);
 }
 
 /* ---- many threads ---- */

@@ -10,7 +10,7 @@ use kvm_bindings::kvm_irq_routing_entry;
 use once_cell::sync::OnceCell;
 use parking_lot::Mutex;
 
-use crate::backend::kvm::KvmBackend;
+use crate::backend::kvm::FastVm;
 use crate::backend::{self, Backend, Features, Host, Reception};
 use crate::dump::Described;
 use crate::error::{Error, Result};
@@ -99,6 +99,8 @@ pub(crate) trait Member: Send + Sync {
 // What a delivery reads comes first, together: behind a system call, every cache line counts.
 #[repr(C)]
 pub struct RouteCache {
+    /// The host, in the case that is nearly all there is.
+    fast_vm: FastVm,
     host: Host,
     /// Messages are sent by [`Backend::signal`], not through routes.
     direct: bool,
@@ -177,7 +179,12 @@ impl RouteCache {
         }
         barrier::choose(config.fences)?;
         hash::prepare();
+        let fast_vm = match &host {
+            Host::Kvm(kvm) if direct => kvm.fast_vm(),
+            _ => FastVm::NONE,
+        };
         Ok(Arc::new(RouteCache {
+            fast_vm,
             routes: Routes::new(first_gsi, &features, direct)?,
             host,
             features: Features { direct, ..features },
@@ -272,11 +279,8 @@ impl RouteCache {
 
     /// KVM, if it takes messages directly: the way that nearly all deliveries go.
     #[inline(always)]
-    pub(crate) fn direct_kvm(&self) -> Option<&KvmBackend> {
-        match &self.host {
-            Host::Kvm(kvm) if self.direct => Some(kvm),
-            _ => None,
-        }
+    pub(crate) fn fast_vm(&self) -> Option<FastVm> {
+        self.fast_vm.is_any().then_some(self.fast_vm)
     }
 
     /// Sends a message. Inside a section; `is_counted` says of which kind.

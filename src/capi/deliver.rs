@@ -4,10 +4,8 @@
 use std::ffi::c_int;
 
 use super::types::*;
-use super::{arg, call, msi_device, msi_route_cache};
-use crate::backend::Reception;
-use crate::error::Result;
-use crate::sync;
+use super::{arg, arg_if_any, call, msi_device, msi_route_cache};
+use crate::backend::kvm::Signalled;
 use crate::Delivery;
 
 /// Raises a vector. [fast]
@@ -17,25 +15,23 @@ use crate::Delivery;
 ///         message has no route yet); what the kernel says. After an error nothing was sent or kept.
 #[no_mangle]
 pub unsafe extern "C" fn msi_deliver(dev: *mut msi_device, index: u32) -> c_int {
-    let slot = sync::fast_slot();
     // SAFETY: C's handle.
-    match unsafe { arg(dev) }.map(|handle| handle.device.deliver_fast(slot, index)) {
-        Ok(Some(Ok(Reception::Accepted))) => MSIROUTE_SENT,
-        // SAFETY: C's handle.
-        otherwise => unsafe { otherwise_deliver(dev, index, otherwise) },
+    let handle = unsafe { arg_if_any(dev) };
+    let tried = handle.and_then(|handle| handle.device.deliver_fast(index));
+    if tried.is_some_and(Signalled::is_accepted) {
+        return MSIROUTE_SENT;
     }
+    // SAFETY: C's handle.
+    unsafe { otherwise_deliver(dev, index, tried) }
 }
 
 /// All but the common case, out of its way. What was tried did not touch `errno`.
+#[cold]
 #[inline(never)]
-unsafe fn otherwise_deliver(
-    dev: *mut msi_device,
-    index: u32,
-    tried: Result<Option<Result<Reception>>>,
-) -> c_int {
+unsafe fn otherwise_deliver(dev: *mut msi_device, index: u32, tried: Option<Signalled>) -> c_int {
     call(|| {
-        let delivery = match tried? {
-            Some(result) => result?.into(),
+        let delivery = match tried {
+            Some(signalled) => signalled.reception()?.into(),
             // SAFETY: C's handle.
             None => unsafe { arg(dev) }?.device.deliver_slowly(index)?,
         };

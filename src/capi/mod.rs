@@ -158,11 +158,19 @@ fn size(body: impl FnOnce() -> Result<usize>) -> usize {
 /// If it is neither NULL nor misaligned it points to a `T` that nobody changes or frees during `'a`.
 #[inline]
 unsafe fn arg<'a, T>(pointer: *const T) -> Result<&'a T> {
+    // SAFETY: as promised to us.
+    let arg = unsafe { arg_if_any(pointer) };
+    arg.ok_or_else(|| Error::invalid("a pointer is NULL or misaligned"))
+}
+
+/// The same without words for it.
+#[inline]
+unsafe fn arg_if_any<'a, T>(pointer: *const T) -> Option<&'a T> {
     if pointer.is_null() || !pointer.is_aligned() {
-        return Err(Error::invalid("a pointer is NULL or misaligned"));
+        return None;
     }
     // SAFETY: checked as far as it can be, promised for the rest.
-    Ok(unsafe { &*pointer })
+    Some(unsafe { &*pointer })
 }
 
 /// Where a result goes.

@@ -2,10 +2,10 @@
 //! Raising a vector: one straight path for what nearly always happens, and another for everything else.
 
 use super::{closed, Delivery, Device};
-use crate::backend::{Backend, Reception};
+use crate::backend::kvm::Signalled;
+use crate::backend::Reception;
 use crate::cache::Sending;
 use crate::error::{Error, Result};
-use crate::sync::{self, FastSlot};
 use crate::trace;
 use crate::vector::{Attempt, Cause, Vector};
 
@@ -14,8 +14,9 @@ impl Device {
     ///
     /// Errors: `EINVAL` (no such vector), `ENODEV`, `ESHUTDOWN`; what the kernel says (nothing is sent or kept then).
     pub fn deliver(&self, index: u32) -> Result<Delivery> {
-        match self.deliver_fast(sync::fast_slot(), index) {
-            Some(result) => result.map(Delivery::from),
+        match self.deliver_fast(index) {
+            Some(signalled) if signalled.is_accepted() => Ok(Delivery::Sent),
+            Some(signalled) => signalled.reception().map(Delivery::from),
             None => self.deliver_slowly(index),
         }
     }
@@ -23,19 +24,19 @@ impl Device {
     /// [`Device::deliver`] in the case that is nearly all there is: KVM, directly, and nothing in the way.
     /// `None`, and nothing was done, in any other. Leaves `errno` alone.
     #[inline(always)]
-    pub(crate) fn deliver_fast(&self, slot: FastSlot, index: u32) -> Option<Result<Reception>> {
+    pub(crate) fn deliver_fast(&self, index: u32) -> Option<Signalled> {
         trace::deliver(self, index);
         let vector = self.vectors.get(index as usize)?;
-        let kvm = self.cache.direct_kvm()?;
-        let (_section, message) = vector.open_fast(slot, &self.gate)?;
-        Some(kvm.signal(&message))
+        let vm = self.cache.fast_vm()?;
+        let (_section, message) = vector.open_fast(&self.gate)?;
+        Some(vm.signal(&message))
     }
 
     /// [`Device::deliver`] in any case.
     pub(crate) fn deliver_slowly(&self, index: u32) -> Result<Delivery> {
         let vector = self.vector(index)?;
         let sending = vector
-            .open_fast(sync::fast_slot(), &self.gate)
+            .open_fast(&self.gate)
             .map(|(_section, message)| self.cache.send(&message, false));
         match sending {
             Some(Sending::Done(Reception::Accepted)) => Ok(Delivery::Sent),

@@ -28,6 +28,8 @@
 pub(crate) mod barrier;
 #[cfg_attr(loom, path = "mutex_model.rs")]
 mod mutex;
+#[cfg(not(loom))]
+mod own_word;
 mod slot;
 #[cfg_attr(loom, path = "threads_model.rs")]
 mod threads;
@@ -60,16 +62,6 @@ pub(crate) struct Section<'a> {
     not_send: PhantomData<*const ()>,
 }
 
-/// The thread's way to a [`FastSection`]. To be had first of all: looking it up is a call, and what is
-/// in registers then must be saved.
-#[derive(Clone, Copy)]
-pub(crate) struct FastSlot(Option<&'static Slot>);
-
-#[inline(always)]
-pub(crate) fn fast_slot() -> FastSlot {
-    FastSlot(threads::fast_slot())
-}
-
 /// A section in a slot, under the asymmetric barriers.
 pub(crate) struct FastSection {
     slot: &'static Slot,
@@ -97,8 +89,8 @@ impl Readers {
 
     /// The same, if the thread has a free slot and the light barrier costs nothing.
     #[inline(always)]
-    pub fn enter_fast(&self, FastSlot(slot): FastSlot) -> Option<FastSection> {
-        let slot = slot.filter(|slot| slot.is_free())?;
+    pub fn enter_fast(&self) -> Option<FastSection> {
+        let slot = threads::fast_slot().filter(|slot| slot.is_free())?;
         slot.enter(self.name());
         barrier::light_asymmetric();
         Some(FastSection { slot, not_send: PhantomData })

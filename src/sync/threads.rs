@@ -7,8 +7,8 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::barrier;
 use super::slot::Slot;
+use super::{barrier, own_word};
 
 /// More threads than this that have delivered and still live, and the rest are counted.
 pub(super) const SLOTS: usize = 1024;
@@ -29,8 +29,6 @@ enum Own {
 
 struct Thread {
     own: Cell<Own>,
-    /// The thread's slot, if the barriers are asymmetric.
-    fast: Cell<Option<&'static Slot>>,
     /// Counted sections that are open.
     counted: Cell<u32>,
 }
@@ -40,7 +38,6 @@ thread_local! {
     static THREAD: Thread = const {
         Thread {
             own: Cell::new(Own::NotYet),
-            fast: Cell::new(None),
             counted: Cell::new(0),
         }
     };
@@ -52,8 +49,8 @@ struct GiveBack;
 
 impl Drop for GiveBack {
     fn drop(&mut self) {
+        own_word::set(0);
         THREAD.with(|thread| {
-            thread.fast.set(None);
             if let Own::Slot(slot) = thread.own.replace(Own::None) {
                 // If the thread was cancelled inside a section, where it must not be.
                 slot.leave();
@@ -63,10 +60,13 @@ impl Drop for GiveBack {
     }
 }
 
-/// The thread's slot, for a section under the asymmetric barriers, if it has one and they are.
+/// The thread's slot, for a section under the asymmetric barriers, if it has one and they are. Its address is in the
+/// thread's own word.
 #[inline(always)]
 pub(super) fn fast_slot() -> Option<&'static Slot> {
-    THREAD.with(|thread| thread.fast.get())
+    let address = own_word::get();
+    // SAFETY: 0, or what `claim` stored: one of `ALL`.
+    unsafe { std::ptr::with_exposed_provenance::<Slot>(address).as_ref() }
 }
 
 /// The thread's slot, claimed now if it has none yet.
@@ -91,7 +91,7 @@ fn claim() -> Option<&'static Slot> {
         CLAIMED_MARK.fetch_max(index + 1, Ordering::SeqCst);
         thread.own.set(Own::Slot(slot));
         if barrier::are_asymmetric() {
-            thread.fast.set(Some(slot));
+            own_word::set(std::ptr::from_ref(slot).expose_provenance());
         }
         Some(slot)
     })

@@ -21,7 +21,7 @@
 
 use crate::message::Message;
 use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::sync::{self, FastSection, FastSlot, Readers};
+use crate::sync::{self, FastSection, Readers};
 
 /// The vector's own mask bit.
 const MASKED: u32 = 1 << 0;
@@ -124,10 +124,12 @@ pub(crate) enum Attempt<T> {
 
 /// One vector of a device. Its control side (eventfds, the guest's form of the message) is in
 /// `device`.
+// In this order: who reads the readers' address has the vector's.
+#[repr(C)]
 #[derive(Debug)]
 pub(crate) struct Vector {
-    state: AtomicU32,
     readers: Readers,
+    state: AtomicU32,
     messages: [MessageCell; 2],
 }
 
@@ -149,13 +151,14 @@ impl Vector {
     /// The message to send, and the section to send it in, in the case that is nearly all there is: open,
     /// nothing pending, a slot at hand. `None` in any other.
     #[inline(always)]
-    pub fn open_fast(&self, slot: FastSlot, gate: &Gate) -> Option<(FastSection, Message)> {
-        let section = self.readers.enter_fast(slot)?;
-        let state = self.state.load(Ordering::Acquire);
-        if state & !SECOND != DELIVERS || !gate.is_open() {
+    pub fn open_fast(&self, gate: &Gate) -> Option<(FastSection, Message)> {
+        let section = self.readers.enter_fast()?;
+        // Nothing is left, but for which message it is.
+        let rest = self.state.load(Ordering::Acquire).wrapping_sub(DELIVERS);
+        if rest & !SECOND != 0 || !gate.is_open() {
             return None;
         }
-        Some((section, self.current(state).load()))
+        Some((section, self.current(rest).load()))
     }
 
     /// Calls `send` with the message, and whether the section is counted, if the vector is open. If `is_gone` says that what `send` said means

@@ -78,7 +78,8 @@ def aim(words, least, measured, note=""):
     if measured is None:
         print(f"aim: {words}: at least {least} times; not measured")
         return True
-    print(f"aim: {words}: at least {least} times; measured {measured:{".3g" if measured < 100 else ".0f"}}{note}: {'met' if measured >= least else 'missed'}")
+    digits = f"{measured:.3g}" if measured < 100 else f"{measured:.0f}"
+    print(f"aim: {words}: at least {least} times; measured {digits}{note}: {'met' if measured >= least else 'missed'}")
     return measured >= least
 
 

@@ -13,9 +13,12 @@ use kvm_bindings::{
 use crate::backend::Features;
 use crate::cache::RouteCache;
 use crate::device::{Kind, State, VectorInfo};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::json::{Json, Scalar, Sink};
+use crate::memory::list_of;
 use crate::message::{Message, NO_REQUESTER};
+use crate::relay::RelayState;
+use crate::routes::RouteState;
 use crate::stats::Stats;
 use crate::transaction;
 
@@ -54,40 +57,6 @@ pub(crate) struct ExplicitState {
     pub staged: bool,
     pub eventfds: usize,
     pub bound: usize,
-}
-
-pub(crate) struct TableState {
-    pub routes: Vec<RouteState>,
-    /// The VMM's own entries, under fixed and explicit GSIs.
-    pub fixed: Vec<kvm_irq_routing_entry>,
-    pub explicit: Vec<kvm_irq_routing_entry>,
-    /// It has been written.
-    pub is_written: bool,
-}
-
-pub(crate) struct RouteState {
-    pub gsi: u32,
-    pub message: Message,
-    pub pins: u32,
-    pub live: bool,
-    pub is_pin: bool,
-}
-
-/// How many wait for what.
-pub(crate) struct RelayState {
-    pub on: bool,
-    pub threads: u32,
-    pub candidates: usize,
-    pub waiting: usize,
-    pub promoted: usize,
-    pub sampled: usize,
-}
-
-/// A list with room for so many.
-pub(crate) fn list_of<T>(n: usize) -> Result<Vec<T>> {
-    let mut list = Vec::new();
-    list.try_reserve_exact(n).map_err(|_| Error::new(libc::ENOMEM, "dumping the route cache"))?;
-    Ok(list)
 }
 
 impl RouteCache {

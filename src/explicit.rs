@@ -18,9 +18,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::arm;
 use crate::cache::{first_error, refuse_reentry, Member, RouteCache};
-use crate::dump::{list_of, Described, ExplicitState};
+use crate::dump::{Described, ExplicitState};
 use crate::error::{Error, Result};
 use crate::irqfd::{self, Irqfd};
+use crate::memory::list_of;
 use crate::owner::{Finish, Item, Owner, Stage, Staged};
 use crate::routes::{are_same, is_same, Change, Explicit};
 use crate::transaction::{self, arm_or_take_back};

@@ -2,8 +2,9 @@
 //! What a device says of itself to people.
 
 use super::{closed, Device};
-use crate::dump::{list_of, DeviceState, VectorState};
+use crate::dump::{DeviceState, VectorState};
 use crate::error::Result;
+use crate::memory::list_of;
 use crate::trace;
 
 impl Device {

@@ -10,10 +10,16 @@ use crate::error::{Error, Result};
 
 /// As many items as the iterator has.
 pub(crate) fn collect<T>(items: impl ExactSizeIterator<Item = T>) -> Result<Box<[T]>> {
-    let mut list = Vec::new();
-    want(|| list.try_reserve_exact(items.len()))?;
+    let mut list = list_of(items.len())?;
     list.extend(items);
     Ok(list.into_boxed_slice())
+}
+
+/// A list with room for so many.
+pub(crate) fn list_of<T>(n: usize) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    want(|| list.try_reserve_exact(n))?;
+    Ok(list)
 }
 
 /// One of many boxes.

@@ -28,6 +28,16 @@ pub(crate) use set::Token;
 /// An item that does not keep its device alive.
 pub(crate) type Candidate = (Weak<dyn Owner>, u32);
 
+/// For a dump: how many wait for what.
+pub(crate) struct RelayState {
+    pub on: bool,
+    pub threads: u32,
+    pub candidates: usize,
+    pub waiting: usize,
+    pub promoted: usize,
+    pub sampled: usize,
+}
+
 /// A cache's relay, from when it is first turned on.
 pub(crate) struct Relay {
     set: Set,

@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::set::Events;
-use super::{Candidate, Relay};
+use super::{Candidate, Relay, RelayState};
 use crate::arm;
 use crate::cache::{first_error, refuse_reentry, RouteCache};
-use crate::dump::RelayState;
 use crate::error::{Error, Result};
 use crate::hash::HashSet;
 use crate::owner::{Item, Sample, ServedBy, Verdict};

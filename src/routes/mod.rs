@@ -23,7 +23,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use kvm_bindings::kvm_irq_routing_entry;
 
 use crate::backend::{Backend, Features};
-use crate::dump::TableState;
 use crate::error::{Error, Result};
 use crate::message::{Message, NO_REQUESTER};
 use crate::sync::Mutex;
@@ -32,7 +31,7 @@ use finder::Finder;
 use line::Line;
 use sizing::Sizing;
 use table::Table;
-pub(crate) use table::{are_same, is_same, Explicit};
+pub(crate) use table::{are_same, is_same, Explicit, RouteState, TableState};
 
 /// Idle routes kept where messages do not go through routes. Each makes every write of the table
 /// dearer (13 µs at 64 entries, 500 at 4096).

@@ -14,10 +14,9 @@ use kvm_bindings::{
 
 use super::gsi::GsiSet;
 use super::sizing::Uses;
-use crate::dump::{list_of, RouteState, TableState};
 use crate::error::{Error, Result};
 use crate::hash::HashMap;
-use crate::memory;
+use crate::memory::{self, list_of};
 use crate::message::{Message, NO_REQUESTER};
 
 /// A route of the library's own.
@@ -59,6 +58,24 @@ pub(super) struct Table {
     tick: u32,
     /// What each staged change replaced, oldest first.
     staged: Vec<(u32, Before)>,
+}
+
+/// For a dump.
+pub(crate) struct TableState {
+    pub routes: Vec<RouteState>,
+    /// The VMM's own entries, under fixed and explicit GSIs.
+    pub fixed: Vec<kvm_irq_routing_entry>,
+    pub explicit: Vec<kvm_irq_routing_entry>,
+    /// It has been written.
+    pub is_written: bool,
+}
+
+pub(crate) struct RouteState {
+    pub gsi: u32,
+    pub message: Message,
+    pub pins: u32,
+    pub live: bool,
+    pub is_pin: bool,
 }
 
 /// What a staged change replaced.
@@ -313,8 +330,7 @@ impl Table {
 
     /// The whole table as staged, in the kernel's form.
     pub fn entries(&self) -> Result<Vec<kvm_irq_routing_entry>> {
-        let mut entries = Vec::new();
-        memory::want(|| entries.try_reserve_exact(self.entry_count()))?;
+        let mut entries = list_of(self.entry_count())?;
         entries.extend_from_slice(&self.fixed);
         entries.extend(self.explicit.values().flat_map(|explicit| &explicit.entries));
         for (gsi, route) in (0u32..).zip(&self.routes) {

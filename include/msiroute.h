@@ -18,7 +18,7 @@
  * in here.
  *
  * Memory: functions that make something or take something in say -ENOMEM where there is none, and have changed nothing. The
- * others need a few small pieces at most; if malloc has not even those, the process is aborted.
+ * others need a little for each vector that they change; if malloc has not even that, the process is aborted.
  *
  * Processes: handles are of the process that made them. A child that fork() made may do nothing but exec; [control]
  * functions say -EIO there once the parent has made a cache, the kernel says so to msi_deliver(), and the parent is
@@ -619,7 +619,8 @@ int msi_route_cache_set_addressing(struct msi_route_cache *cache,
  * \param entries  in the kernel's form; copied.
  * \param n        how many.
  * \return 0; -EINVAL (a GSI beyond the table, a kind the kernel does not know); -EBUSY (a GSI that an irqfd of the
- *         library's uses: first_gsi belongs above the VMM's own); -ENOSPC (more than the table holds). On failure
+ *         library's uses: first_gsi belongs above the VMM's own); -ENOSPC (more than the table holds);
+ *         -ENOMEM; what the kernel says. On failure
  *         nothing is changed.
  */
 int msi_route_cache_set_fixed(struct msi_route_cache *cache,
@@ -822,7 +823,8 @@ int msi_route_cache_dump(const struct msi_route_cache *cache,
  * \param flags  MSIROUTE_ROUTE_...
  * \param gsi    the GSI, or MSIROUTE_ANY_GSI for the lowest that is free: then it receives it.
  * \return 0; -EINVAL (a GSI beyond the table, unknown flags); -EBUSY (a GSI in use; the kernel's own pins are until
- *         msi_route_cache_set_fixed()); -ENOSPC (no GSI is free); -ENOTSUP (there is no table); -ESHUTDOWN.
+ *         msi_route_cache_set_fixed()); -ENOSPC (no GSI is free); -ENOMEM; -ENOTSUP (there is no table); -ESHUTDOWN; what
+ *         the commit says that frees removed GSIs when there are no others.
  */
 int msi_route_cache_add_route(struct msi_route_cache *cache,
                               const struct kvm_irq_routing_entry *entry,
@@ -860,8 +862,8 @@ int msi_route_cache_remove_route(struct msi_route_cache *cache,
  * \param fd          an eventfd; duplicated.
  * \param resamplefd  duplicated; -1, or the GSI is level-triggered: it stays raised until the guest ends the
  *                    interrupt, and this is signalled then.
- * \return 0; -ENOMEM; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, a GSI beyond the table); -EBUSY
- *         (bound already); -EMFILE; -ENOTSUP (no irqfds here); -ESHUTDOWN; what the kernel says, outside a
+ * \return 0; -ENOMEM; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, a GSI beyond the table);
+ *         -ENOENT (a GSI that was removed, before the commit); -EBUSY (bound already); -EMFILE; -ENOTSUP (no irqfds here); -ESHUTDOWN; what the kernel says, outside a
  *         transaction. On failure it is not bound.
  */
 int msi_route_cache_bind_irqfd(struct msi_route_cache *cache,

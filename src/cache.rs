@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use crate::backend::kvm::FastVm;
 use crate::backend::{self, Backend, Features, Host, Reception};
+use crate::cancel;
 use crate::dump::Described;
 use crate::error::{Error, Result};
 use crate::hash::{self, HashMap, HashSet};
@@ -601,7 +602,9 @@ impl RouteCache {
                 return Err(e);
             }
             let chances = self.routes.chances();
-            result = first_error(self.members().iter().map(|member| member.retry()));
+            // A device may go with its last reference here, and closes descriptors.
+            let retry = || first_error(self.members().iter().map(|member| member.retry()));
+            result = cancel::put_off(retry);
             if result.is_ok() || self.routes.chances() == chances {
                 break;
             }

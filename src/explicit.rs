@@ -116,6 +116,10 @@ impl Gsi {
         (self.answered == self.asked.version).then_some(&self.asked.entries)
     }
 
+    fn is_as_wanted(&self) -> bool {
+        !self.owned || self.in_force().is_some_and(|now| are_same(now, &self.wanted()))
+    }
+
     fn is_gone(&self) -> bool {
         self.in_force().is_some_and(<[_]>::is_empty)
     }
@@ -313,6 +317,9 @@ impl ExplicitRoutes {
         }
         let in_transaction = transaction::is_open(&self.cache);
         let mut state = self.lock()?;
+        if state.gsis.get(&gsi).is_some_and(|here| here.removed) {
+            return Err(Error::new(libc::ENOENT, "the GSI was let go"));
+        }
         let irqfd = Irqfd::take(&self.cache, fd, resample, false)?;
         let here = state.gsi(gsi);
         let was_staged = here.before.is_some();
@@ -326,12 +333,15 @@ impl ExplicitRoutes {
         let armed = arm::arm(&self.cache, &item);
         let mut state = self.lock()?;
         if armed.is_ok() {
-            state.staged.remove(&gsi);
+            // Unless another thread has changed it since: that waits for its commit.
+            if state.gsis.get(&gsi).is_none_or(Gsi::is_as_wanted) {
+                state.staged.remove(&gsi);
+            }
             drop(state);
             self.keep(gsi);
         } else if let Some(here) = state.gsis.get_mut(&gsi) {
             here.drop_irqfds(&self.cache, |irqfd| irqfd.number == fd.as_raw_fd())?;
-            if !was_staged {
+            if !was_staged && !here.is_staged {
                 here.before = None;
             }
             self.forget_if_unused(&mut state, gsi);
@@ -512,6 +522,16 @@ impl Owner for ExplicitRoutes {
     fn keep(&self, gsi: u32) {
         let mut state = self.state.lock();
         let Some(here) = state.gsis.get_mut(&gsi) else { return };
+        if here.staged_again.is_none() && !here.is_as_wanted() {
+            // Another thread has changed it since it was armed: that waits for its commit, and if that fails, this is before it.
+            let bound = here.irqfds.iter().filter(|irqfd| irqfd.bound.is_some());
+            let bound = bound.map(|irqfd| irqfd.number).collect();
+            let now = here.in_force().map(<[_]>::to_vec);
+            if let (Some(before), Some(now)) = (&mut here.before, now) {
+                (before.owned, before.entries, before.irqfds) = (true, now, bound);
+            }
+            return;
+        }
         (here.before, here.before_begin, here.is_staged) = (None, None, false);
         let Some(staged) = here.staged_again.take() else {
             return self.settle(state, gsi);
@@ -520,6 +540,10 @@ impl Owner for ExplicitRoutes {
         here.removed = !staged.owned;
         (here.entries, here.irqfds_alone) = (staged.entries, staged.irqfds_alone);
         self.stage_outside(&mut state, gsi);
+    }
+
+    fn leave_to_others(&self, gsi: u32) {
+        self.stage_outside(&mut self.state.lock(), gsi);
     }
 
     fn take_back(&self, gsi: u32) -> bool {

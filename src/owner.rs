@@ -27,6 +27,8 @@ pub(crate) trait Owner: Send + Sync {
     fn take_back(&self, _index: u32) -> bool {
         false
     }
+    /// The thread that was to commit it has ended: any other's commit will do.
+    fn leave_to_others(&self, _index: u32) {}
 
     // ---- of those that the relay may serve --------------------------------------------------------
 

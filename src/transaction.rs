@@ -104,6 +104,7 @@ impl Drop for Transaction {
             log::error!(
                 "a thread ended inside a transaction; its changes wait for another's commit"
             );
+            self.items.iter().for_each(|item| item.owner.leave_to_others(item.index));
             self.cache.note_unserved();
         }
     }

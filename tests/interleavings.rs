@@ -382,6 +382,44 @@ fn explicit_route(cache: &Arc<RouteCache>, data: u32) -> Arc<ExplicitRoutes> {
 }
 
 #[test]
+fn nothing_is_bound_to_what_was_removed() {
+    let (_doors, cache, _) = set_up(Irqchip::Split, 0);
+    let explicit = explicit_route(&cache, 0x40);
+    let one = eventfd();
+    explicit.remove(GSI).unwrap();
+    assert_eq!(explicit.bind(GSI, fd(&one), None).unwrap_err().errno(), libc::ENOENT);
+    explicit.add(entry(0x41), Some(GSI), false).unwrap();
+    explicit.bind(GSI, fd(&one), None).unwrap();
+}
+
+#[test]
+fn what_a_thread_staged_that_has_ended_is_anothers_to_commit() {
+    let (doors, cache, _) = set_up(Irqchip::Split, 0);
+    let explicit = explicit_route(&cache, 0x40);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            cache.begin().unwrap();
+            explicit.update(GSI, entry(0x41)).unwrap();
+        });
+    });
+    assert_eq!(data_in_force(&doors), Some(0x40));
+    explicit.commit_staged().unwrap();
+    assert_eq!(data_in_force(&doors), Some(0x41));
+}
+
+#[test]
+fn a_change_where_there_is_room_evicts_nobody() {
+    let (_doors, cache, _) = set_up(Irqchip::Split, 0);
+    let device = device(&cache);
+    let one = eventfd();
+    device.set(0, APIC, 0x50).unwrap();
+    device.bind_eventfd(0, fd(&one), Masking::Unbind).unwrap();
+    device.mask(0).unwrap();
+    explicit_route(&cache, 0x40);
+    assert_eq!((cache.stats().evictions, cache.stats().routes), (0, 1));
+}
+
+#[test]
 fn a_change_back_is_not_live_before_the_one_under_way() {
     let (doors, cache, _) = set_up(Irqchip::Split, 0);
     let explicit = explicit_route(&cache, 0x40);

@@ -17,6 +17,7 @@ use crate::backend::model::{Irqchip, Model};
 use crate::backend::Host;
 use crate::error::{Error, Result};
 use crate::explicit::ExplicitRoutes;
+use crate::memory;
 use crate::message::Addressing;
 use crate::transaction;
 use crate::{Config, RouteCache};
@@ -230,7 +231,8 @@ pub unsafe extern "C" fn msi_route_cache_set_addressing(
 /// \param entries  in the kernel's form; copied.
 /// \param n        how many.
 /// \return 0; -EINVAL (a GSI beyond the table, a kind the kernel does not know); -EBUSY (a GSI that an irqfd of the
-///         library's uses: first_gsi belongs above the VMM's own); -ENOSPC (more than the table holds). On failure
+///         library's uses: first_gsi belongs above the VMM's own); -ENOSPC (more than the table holds);
+///         -ENOMEM; what the kernel says. On failure
 ///         nothing is changed.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_set_fixed(
@@ -253,7 +255,8 @@ pub unsafe extern "C" fn msi_route_cache_set_fixed(
                 // SAFETY: C says that n entries are there; the first is checked.
                 let first = unsafe { arg(entries) }?;
                 // SAFETY: as above.
-                unsafe { std::slice::from_raw_parts(first, n) }.to_vec()
+                let entries = unsafe { std::slice::from_raw_parts(first, n) };
+                memory::collect(entries.iter().copied())?.into_vec()
             }
         };
         handle.cache.set_fixed(entries)

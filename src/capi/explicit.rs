@@ -18,7 +18,8 @@ use super::{arg, check_flags, control, creating, msi_route_cache, put};
 /// \param flags  MSIROUTE_ROUTE_...
 /// \param gsi    the GSI, or MSIROUTE_ANY_GSI for the lowest that is free: then it receives it.
 /// \return 0; -EINVAL (a GSI beyond the table, unknown flags); -EBUSY (a GSI in use; the kernel's own pins are until
-///         msi_route_cache_set_fixed()); -ENOSPC (no GSI is free); -ENOTSUP (there is no table); -ESHUTDOWN.
+///         msi_route_cache_set_fixed()); -ENOSPC (no GSI is free); -ENOMEM; -ENOTSUP (there is no table); -ESHUTDOWN; what
+///         the commit says that frees removed GSIs when there are no others.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_add_route(
     cache: *mut msi_route_cache,
@@ -81,8 +82,8 @@ pub unsafe extern "C" fn msi_route_cache_remove_route(
 /// \param fd          an eventfd; duplicated.
 /// \param resamplefd  duplicated; -1, or the GSI is level-triggered: it stays raised until the guest ends the
 ///                    interrupt, and this is signalled then.
-/// \return 0; -ENOMEM; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, a GSI beyond the table); -EBUSY
-///         (bound already); -EMFILE; -ENOTSUP (no irqfds here); -ESHUTDOWN; what the kernel says, outside a
+/// \return 0; -ENOMEM; -EBADF (the descriptor is closed); -EINVAL (not an eventfd, a semaphore, a GSI beyond the table);
+///         -ENOENT (a GSI that was removed, before the commit); -EBUSY (bound already); -EMFILE; -ENOTSUP (no irqfds here); -ESHUTDOWN; what the kernel says, outside a
 ///         transaction. On failure it is not bound.
 #[no_mangle]
 pub unsafe extern "C" fn msi_route_cache_bind_irqfd(

@@ -31,7 +31,6 @@ pub(super) fn watch() -> Result<()> {
 /// KVM says the same to a process that has not made the VM.
 pub(super) fn refuse_child() -> Result<()> {
     match IS_CHILD.load(Ordering::Relaxed) {
-        _ if true => Ok(()),
         false => Ok(()),
         true => Err(Error::new(libc::EIO, "a child made by fork may not use its parent's handles")),
     }

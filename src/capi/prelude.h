@@ -18,7 +18,7 @@
  * in here.
  *
  * Memory: functions that make something or take something in say -ENOMEM where there is none, and have changed nothing. The
- * others need a few small pieces at most; if malloc has not even those, the process is aborted.
+ * others need a little for each vector that they change; if malloc has not even that, the process is aborted.
  *
  * Processes: handles are of the process that made them. A child that fork() made may do nothing but exec; [control]
  * functions say -EIO there once the parent has made a cache, the kernel says so to msi_deliver(), and the parent is

@@ -49,7 +49,7 @@ impl Owner for Device {
 }
 
 fn stage(device: &Device, index: u32) -> Stage {
-    let mut control = device.control.lock();
+    let mut control = device.control();
     let Ok((vector, vector_control)) = device.both(&mut control, index) else {
         return Stage::Done(Ok(()));
     };
@@ -97,7 +97,7 @@ fn stage(device: &Device, index: u32) -> Stage {
 fn finish(device: &Device, index: u32, staged: &Staged, route: Result<u32>) -> Result<()> {
     let Staged { generation, change, from } = staged;
     let cache = &device.cache;
-    let mut control = device.control.lock();
+    let mut control = device.control();
     let Ok((vector, vector_control)) = device.both(&mut control, index) else {
         return Ok(());
     };

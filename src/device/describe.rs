@@ -11,7 +11,7 @@ impl Device {
     /// As it is at one moment; also if it is closed.
     pub(super) fn describe(&self) -> Result<DeviceState<'_>> {
         let mut vectors = list_of(self.vectors.len())?;
-        let control = self.control.lock();
+        let control = self.control();
         vectors.extend(self.vectors.iter().zip(&control.vectors).map(
             |(vector, vector_control)| {
                 let eventfds = vector_control.eventfds.as_deref();

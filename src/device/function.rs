@@ -87,7 +87,7 @@ impl Device {
 
     pub(super) fn leave(&self, why: u32) -> Result<()> {
         refuse_reentry()?;
-        let mut control = self.control.lock();
+        let mut control = self.control();
         let before = self.gate.change(why, 0);
         if before & (closed::UNPLUGGED | closed::SHUT_DOWN) != 0 {
             return Ok(());

@@ -10,6 +10,7 @@
 //! - [`state`]: save and load, import and export.
 //! - [`relaying`]: a vector as what the relay serves.
 //! - [`remapping`]: messages through the vIOMMU.
+//! - [`summary`]: what is true of all vectors together.
 //! - [`notice`]: telling the VMM what changed.
 //! - [`eventfds`]: a vector's eventfds and the route they stand on.
 //! - [`arming`]: which route a vector wants, and its eventfds bound to it.
@@ -34,6 +35,7 @@ mod notice;
 mod relaying;
 mod remapping;
 mod state;
+mod summary;
 mod vectors;
 
 use std::ops::{Range, RangeInclusive};
@@ -52,9 +54,10 @@ use crate::owner::Item;
 use crate::registers::{msi, msix, Registers};
 use crate::transaction;
 use crate::vector::{Gate, Vector};
-use change::{GateChange, Next};
+use change::{GateChange, Next, Outcome};
 use eventfds::Eventfds;
 use notice::Listener;
+use summary::Summary;
 
 pub use crate::changed::Changed;
 pub use crate::registers::msi::MsiForm;
@@ -243,6 +246,8 @@ struct Control {
     translations: Option<Box<[remapping::Translation]>>,
     /// What changed while the cache was paused, to be told when it is resumed.
     untold: Changed,
+    /// `None`: something may have changed.
+    summary: Option<Box<Summary>>,
 }
 
 /// A vector's side that only changes look at.
@@ -314,6 +319,7 @@ impl Device {
             vectors: controls,
             translations: None,
             untold: Changed::default(),
+            summary: None,
         };
         let device = Arc::new_cyclic(|me| Device {
             cache: cache.clone(),
@@ -369,7 +375,7 @@ impl Device {
     /// For changes: not from inside a delivery, not on a device that is gone.
     fn lock(&self) -> Result<MutexGuard<'_, Control>> {
         refuse_reentry()?;
-        let control = self.control.lock();
+        let control = self.control();
         self.check_alive()?;
         Ok(control)
     }
@@ -395,24 +401,6 @@ impl Device {
         Ok(())
     }
 
-    /// From the first to the last vector whose irqfd is not on a route of the vector's message.
-    fn sends_late(&self) -> Option<Range<u32>> {
-        if !self.is_remapped() {
-            return None;
-        }
-        let control = self.control.lock();
-        let vectors = self.vectors.iter().zip(&control.vectors);
-        let is_late = |(vector, control): (&Vector, &VectorControl)| {
-            control.eventfds.as_deref().is_some_and(|it| {
-                let message = vector.message();
-                it.is_wrong_pin(message) || (it.any_bound() && !it.all_send(message))
-            })
-        };
-        let mut late = (0..).zip(vectors).filter(|(_, it)| is_late(*it)).map(|(index, _)| index);
-        let first = late.next()?;
-        Some(first..late.last().unwrap_or(first).saturating_add(1))
-    }
-
     fn all(&self) -> Range<u32> {
         0..u32::try_from(self.vectors.len()).unwrap_or(MAX_VECTORS)
     }
@@ -436,7 +424,7 @@ impl Device {
         let Some(device) = self.me.upgrade() else {
             return Vec::new();
         };
-        let control = self.control.lock();
+        let control = self.control();
         let has_eventfds = |index: &u32| {
             let vector_control = control.vectors.get(*index as usize);
             vector_control.is_some_and(|it| it.eventfds.is_some() && !self.is_relayed(it))
@@ -476,7 +464,7 @@ impl Member for Device {
     }
 
     fn unpause(&self) {
-        let _control = self.control.lock();
+        let _control = self.control();
         self.gate.change(0, closed::PAUSED);
     }
 
@@ -491,9 +479,12 @@ impl Member for Device {
     }
 
     fn translate(&self) -> Result<()> {
-        let mut outcome = Device::translate(self, self.all());
+        let mut outcome = match self.with_summary(|it| it.outdated) {
+            true => Device::translate(self, self.all()),
+            false => Outcome::nothing(0..0),
+        };
         // Exchanged by others, who have not, or will not before their commit, told the kernel.
-        if let Some(late) = self.sends_late() {
+        if let Some(late) = self.with_summary(|it| it.late.clone()) {
             outcome.indices = match outcome.indices.is_empty() {
                 true => late,
                 false => outcome.indices.start.min(late.start)..outcome.indices.end.max(late.end),
@@ -504,7 +495,7 @@ impl Member for Device {
     }
 
     fn sends_late(&self) -> bool {
-        Device::sends_late(self).is_some()
+        self.with_summary(|it| it.late.is_some())
     }
 
     fn wait_until_told(&self) {
@@ -533,15 +524,11 @@ impl Member for Device {
     }
 
     fn relayed(&self) -> u64 {
-        let control = self.control.lock();
-        let vectors = self.vectors.iter().zip(control.vectors.iter());
-        vectors.filter(|(vector, control)| self.is_in_relay(vector, control)).count() as u64
+        self.with_summary(|it| it.relayed)
     }
 
     fn unserved(&self) -> u64 {
-        let control = self.control.lock();
-        let vectors = self.vectors.iter().zip(control.vectors.iter());
-        vectors.filter(|(vector, control)| self.is_unserved(vector, control)).count() as u64
+        self.with_summary(|it| it.unserved)
     }
 }
 

@@ -88,7 +88,7 @@ impl Device {
     pub(super) fn tell_unless_paused(&self, changed: Changed) {
         let Some(listener) = &self.listener else { return };
         if !listener.tell(&changed, || self.is_paused()) {
-            self.control.lock().untold.add(changed);
+            self.control().untold.add(changed);
             // Resumed meanwhile: whoever takes it tells it.
             if !self.is_paused() {
                 self.tell_untold();
@@ -98,7 +98,7 @@ impl Device {
 
     /// What could not be told while the cache was paused.
     pub(super) fn tell_untold(&self) {
-        let untold = std::mem::take(&mut self.control.lock().untold);
+        let untold = std::mem::take(&mut self.control().untold);
         self.tell(untold);
     }
 

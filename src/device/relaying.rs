@@ -116,7 +116,7 @@ impl Device {
     /// Of these, the relay serves what is open and its to serve. The others are the kernel's.
     pub(super) fn relay_those(&self, indices: Range<u32>) {
         let Some(relay) = self.relay() else { return };
-        let mut control = self.control.lock();
+        let mut control = self.control();
         for index in indices {
             let Ok((vector, vector_control)) = self.both(&mut control, index) else { continue };
             let is_open = vector.is_open(&self.gate);
@@ -172,7 +172,7 @@ impl Device {
 
     pub(super) fn relay_signalled(&self, index: u32) {
         let Some(relay) = self.relay() else { return };
-        let mut control = self.control.lock();
+        let mut control = self.control();
         let Ok((vector, vector_control)) = self.both(&mut control, index) else { return };
         let Some(eventfds) = &mut vector_control.eventfds else { return };
         if !vector.is_open(&self.gate) || !eventfds.may_be_relayed() {
@@ -308,7 +308,7 @@ impl Device {
         index: u32,
         f: impl FnOnce(&Vector, &mut Eventfds) -> T,
     ) -> Option<T> {
-        let mut control = self.control.lock();
+        let mut control = self.control();
         let (vector, vector_control) = self.both(&mut control, index).ok()?;
         Some(f(vector, vector_control.eventfds.as_mut()?))
     }

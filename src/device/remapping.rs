@@ -61,7 +61,11 @@ impl Translation {
         self.asked = self.asked.wrapping_add(1);
     }
 
-    fn is_outdated(&self) -> bool {
+    pub fn tag(&self) -> u64 {
+        self.tag
+    }
+
+    pub fn is_outdated(&self) -> bool {
         self.asked != self.answered
     }
 
@@ -113,8 +117,10 @@ impl Device {
 
     /// These tags of this requester's, or of anybody's, are invalid.
     pub(super) fn invalidate(&self, requester: u32, tags: &RangeInclusive<u64>) {
-        let Ok(mut control) = self.lock() else { return };
-        if requester == NO_REQUESTER || requester == control.requester {
+        let mut control = self.control.lock();
+        let is_own = requester == NO_REQUESTER || requester == control.requester;
+        if self.check_alive().is_ok() && is_own && self.summarize(&mut control).concerns(tags) {
+            control.summary = None;
             self.outdate(&mut control, |vector, tag| {
                 // Why a message without a tag is blocked, nobody knows.
                 tags.contains(&tag) || (tag == NO_TAG && vector.is_blocked())

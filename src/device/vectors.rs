@@ -52,7 +52,9 @@ impl Device {
         self.kind == Kind::Plain
             && !self.is_remapped()
             && control.message() == Some(message)
+            && vector.is_set()
             && !vector.is_pending()
+            && control.eventfds.as_deref().is_none_or(|it| it.errno() == 0)
             && !self.is_unserved(vector, control)
     }
 
@@ -250,7 +252,7 @@ impl Device {
         }
         // And it may be sending what came by this one.
         if self.cache.relay().is_some() {
-            let _control = self.control.lock();
+            let _control = self.control();
             vector::wait_for_deliveries(std::slice::from_ref(self.vector(index)?));
         }
         Ok(())

@@ -24,6 +24,7 @@ use kvm_bindings::kvm_irq_routing_entry;
 
 use crate::backend::{Backend, Features};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::message::{Message, NO_REQUESTER};
 use crate::sync::Mutex;
 use crate::trace;
@@ -245,6 +246,9 @@ impl Routes {
     /// Errors: `EINVAL` (beyond the table), `EBUSY` (somebody else's), `ENOSPC`.
     pub fn take_gsi(&self, backend: &dyn Backend, wanted: Option<u32>) -> Result<u32> {
         let mut state = self.state.lock();
+        if state.closed {
+            return Err(closed());
+        }
         state.look_for_defaults(backend);
         if wanted.is_none() && state.table.is_out_of_gsis() {
             // An idle route makes way, with one write.
@@ -311,7 +315,7 @@ impl Routes {
             state.fixed_given = true;
             return Ok(());
         }
-        let gsis: Vec<u32> = entries.iter().map(|entry| entry.gsi).collect();
+        let gsis = memory::collect(entries.iter().map(|entry| entry.gsi))?;
         self.retire(&gsis);
         let more = entries.len().saturating_sub(state.table.fixed_count());
         self.make_room(&mut state, more);
@@ -524,7 +528,9 @@ impl Routes {
     fn make_room(&self, state: &mut State, entries: usize) {
         let wanted = state.table.entry_count().saturating_add(entries);
         let missing = wanted.saturating_sub(state.table.limit());
-        self.evict(state, missing);
+        if missing > 0 {
+            self.evict(state, missing);
+        }
     }
 
     fn retire(&self, gsis: &[u32]) {

@@ -171,8 +171,9 @@ impl Table {
 
     pub fn unpin(&mut self, gsi: u32) {
         if let Some(Some(route)) = self.routes.get_mut(gsi as usize) {
+            debug_assert!(route.pins > 0, "GSI {gsi} is not pinned");
+            raise(&mut self.idle, usize::from(route.pins == 1));
             route.pins = route.pins.saturating_sub(1);
-            raise(&mut self.idle, usize::from(route.pins == 0));
             self.tick = self.tick.wrapping_add(1);
             route.touched = self.tick;
         }

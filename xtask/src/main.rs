@@ -83,7 +83,7 @@ fn made(root: &Path) -> Vec<String> {
         let relative = |path: PathBuf| path.strip_prefix(root).expect("in the root").to_path_buf();
         paths.map(|path| relative(path).to_string_lossy().into_owned()).collect::<Vec<_>>()
     };
-    [list("man/man3"), list("man/man7")].concat()
+    [list("man/man1"), list("man/man3"), list("man/man7")].concat()
 }
 
 fn header(root: &Path) -> String {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The manual: `man/man3` and `man/man7`, of the header's doc comments and what is in `man/source`.
+//! The manual: `man/man1`, `man3` and `man7`, of the header's doc comments and what is in `man/source`.
 //!
 //! A source of section 3 says which functions are on the page, or which struct, and has what doc comments do not:
 //!
@@ -12,7 +12,7 @@
 //! @see        pages
 //! ```
 //!
-//! One of section 7 is man(7) but for lines that begin with `@`: `@calls`, the tables of system calls, and `@example`.
+//! One of another section is man(7) but for lines that begin with `@`: `@calls`, the tables of system calls, and `@example`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -48,8 +48,8 @@ pub fn pages(root: &Path, items: &[Item]) -> Files {
              .\\\" Generated from src/capi and man/source by \"cargo run -p xtask -- man\"; do not edit.\n\
              .TH {title} {section} {DATE} \"msiroute {version}\" \"msiroute\"\n.nh\n.ad l\n"
         );
-        if section == "7" {
-            files.insert(format!("man7/{name}"), head + &overview(&text, &calls));
+        if section != "3" {
+            files.insert(format!("man{section}/{name}"), head + &overview(&text, &calls));
             continue;
         }
         let page = Page::of(title, &text, items);
@@ -84,7 +84,7 @@ fn meson(files: &Files) -> String {
     format!("{head}install_man(\n{names})\n")
 }
 
-/// A page of section 7.
+/// A page of section 1 or 7.
 fn overview(text: &str, calls: &Calls) -> String {
     let mut out = String::new();
     let mut lines = text.lines().filter(|line| !line.starts_with(".\\\""));

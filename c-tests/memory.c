@@ -201,16 +201,20 @@ static bool make_failing(struct rig *rig, enum failing how, unsigned n, unsigned
     return struck;
 }
 
+static unsigned all_refused;    /* not each call is: what was set aside before may be enough */
+
 static void make_all_ways(struct rig *rig, enum failing how)
 {
     unsigned n = 1, refused = 0;
     while (n < 5000 && make_failing(rig, how, n, &refused))
         n++;
-    expect(n > 1 && n < 5000 && refused > 0);
+    expect(n > 1 && n < 5000);
+    all_refused += refused;
 }
 
 static void each_allocation_fails_in_turn(enum host host)
 {
+    all_refused = 0;
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         if (!(all[i].hosts & host))
             continue;
@@ -231,6 +235,7 @@ static void each_allocation_fails_in_turn(enum host host)
         expect_eq(atomic_load(&blocks), first);             /* nothing is left behind */
         expect_delivers(&rig, 0, 1, 0x41);
     }
+    expect(all_refused > 0);
 }
 
 static void large_amounts_are_refused(enum host host)

@@ -2,10 +2,13 @@
 //! Out of memory is an error, and not the end of the VMM, where something is made.
 //!
 //! Rust's collections allocate what they must, or abort. So a call that makes something first sets memory aside, enough for
-//! its small pieces, and is refused if it cannot; while it runs, they come from there when malloc has no more.
+//! its small pieces, and is refused if it cannot; while it runs, they come from there when malloc has no more. What was set aside
+//! and not needed is kept for the next such call.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+
+use parking_lot::{const_mutex, Mutex};
 
 /// How many blocks of which size. With half of them `c-tests/memory.c` passes, with a quarter it does not.
 const BLOCKS: [(usize, usize); 4] = [(32, 64), (16, 256), (6, 1024), (2, 4096)];
@@ -15,7 +18,14 @@ const ALIGN: usize = 128;
 
 struct Reserve {
     blocks: [Cell<*mut u8>; ALL],
+    is_full: Cell<bool>,
 }
+
+// SAFETY: the blocks are its own, and any thread may free them.
+unsafe impl Send for Reserve {}
+
+/// Full, and nobody's now. Nothing is locked under it.
+static SPARE: Mutex<Option<Reserve>> = const_mutex(None);
 
 thread_local! {
     static RESERVE: Cell<*const Reserve> = const { Cell::new(std::ptr::null()) };
@@ -30,16 +40,37 @@ fn layouts() -> impl Iterator<Item = Layout> {
 
 impl Reserve {
     /// `None` if there is not memory enough.
-    fn new() -> Option<Self> {
-        let reserve = Reserve { blocks: [const { Cell::new(std::ptr::null_mut()) }; ALL] };
-        for (block, layout) in reserve.blocks.iter().zip(layouts()) {
-            // SAFETY: no layout is of size 0.
-            block.set(unsafe { System.alloc(layout) });
+    fn get() -> Option<Self> {
+        let spare = SPARE.lock().take();
+        let reserve = spare.unwrap_or(Reserve {
+            blocks: [const { Cell::new(std::ptr::null_mut()) }; ALL],
+            is_full: Cell::new(false),
+        });
+        reserve.fill().then_some(reserve)
+    }
+
+    fn fill(&self) -> bool {
+        if self.is_full.get() {
+            return true;
+        }
+        for (block, layout) in self.blocks.iter().zip(layouts()) {
             if block.get().is_null() {
-                return None;
+                // SAFETY: no layout is of size 0.
+                block.set(unsafe { System.alloc(layout) });
+            }
+            if block.get().is_null() {
+                return false;
             }
         }
-        Some(reserve)
+        self.is_full.set(true);
+        true
+    }
+
+    fn put_back(self) {
+        if self.is_full.get() {
+            let before = SPARE.lock().replace(self);
+            drop(before);
+        }
     }
 
     /// The smallest block that is large enough.
@@ -48,6 +79,7 @@ impl Reserve {
             |layout: &Layout| layout.size() >= wanted.size() && layout.align() >= wanted.align();
         let mut blocks = self.blocks.iter().zip(layouts());
         let found = blocks.find(|(block, layout)| fits(layout) && !block.get().is_null());
+        self.is_full.set(false);
         found.map_or(std::ptr::null_mut(), |(block, _)| block.replace(std::ptr::null_mut()))
     }
 }
@@ -65,16 +97,17 @@ impl Drop for Reserve {
 
 /// Whether there is as much memory now.
 pub(crate) fn is_there() -> bool {
-    Reserve::new().is_some()
+    Reserve::get().map(Reserve::put_back).is_some()
 }
 
 /// Small pieces that `body` wants come from memory set aside if there is no other. `None` if there is not enough to set aside.
 pub(crate) fn with_reserve<T>(body: impl FnOnce() -> T) -> Option<T> {
-    let reserve = Reserve::new()?;
+    let reserve = Reserve::get()?;
     // Called from a function of the VMM's inside such a call, it has its own.
     let before = RESERVE.replace(&raw const reserve);
     let result = body();
     RESERVE.set(before);
+    reserve.put_back();
     Some(result)
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which GSIs are taken. Lowest first and so dense: the kernel's table is as long as its highest GSI.
 
+use std::cell::Cell;
+
 use crate::error::Result;
 use crate::memory;
 
@@ -13,6 +15,8 @@ pub(super) struct GsiSet {
     limit: u32,
     /// From `first` on.
     free: u32,
+    /// In the words before this one, all from `first` on are taken.
+    from: Cell<usize>,
 }
 
 impl GsiSet {
@@ -20,7 +24,8 @@ impl GsiSet {
     pub fn new(first: u32, limit: u32) -> Result<Self> {
         let words = memory::collect((0..limit.div_ceil(u64::BITS)).map(|_| 0))?;
         let free = limit.saturating_sub(first);
-        Ok(GsiSet { words, first, limit, free })
+        let from = Cell::new((first / u64::BITS) as usize);
+        Ok(GsiSet { words, first, limit, free, from })
     }
 
     pub fn has(&self, gsi: u32) -> bool {
@@ -34,14 +39,14 @@ impl GsiSet {
     }
 
     pub fn lowest_free(&self) -> Option<u32> {
-        let skip = (self.first / u64::BITS) as usize;
-        for (at, word) in self.words.iter().enumerate().skip(skip) {
+        for (at, word) in self.words.iter().enumerate().skip(self.from.get()) {
             let base = u32::try_from(at).ok()?.checked_mul(u64::BITS)?;
             // In the first word, those below `first` count as taken.
             let below = self.first.saturating_sub(base);
             let never = u64::MAX.checked_shl(below).map_or(u64::MAX, |offered| !offered);
             let taken = *word | never;
             if taken != u64::MAX {
+                self.from.set(at);
                 let gsi = base.checked_add(taken.trailing_ones())?;
                 return (gsi < self.limit).then_some(gsi);
             }
@@ -63,11 +68,15 @@ impl GsiSet {
     }
 
     pub fn give_back(&mut self, gsi: u32) {
-        if let Some(word) = self.words.get_mut((gsi / u64::BITS) as usize) {
+        let at = (gsi / u64::BITS) as usize;
+        if let Some(word) = self.words.get_mut(at) {
             let bit = 1 << (gsi % u64::BITS);
             let was_taken = *word & bit != 0 && gsi >= self.first;
             self.free = self.free.saturating_add(u32::from(was_taken));
             *word &= !bit;
+            if was_taken {
+                self.from.set(self.from.get().min(at));
+            }
         }
     }
 }

@@ -370,6 +370,7 @@ impl RouteCache {
     /// Numbers of this moment.
     pub fn stats(&self) -> Stats {
         let counts = self.routes.counts();
+        let members = self.members();
         let relay = |of: fn(&Relay) -> &AtomicU64| {
             self.relay.get().map_or(0, |relay| of(relay).load(Ordering::Relaxed))
         };
@@ -381,11 +382,11 @@ impl RouteCache {
             evictions: counts.evictions,
             irqfd_binds: self.irqfd_binds.load(Ordering::Relaxed),
             irqfd_unbinds: self.irqfd_unbinds.load(Ordering::Relaxed),
-            relayed_vectors: self.members().iter().map(|member| member.relayed()).sum(),
+            relayed_vectors: members.iter().map(|member| member.relayed()).sum(),
             relayed_messages: relay(|it| &it.messages),
             promotions: relay(|it| &it.promotions),
             demotions: relay(|it| &it.demotions),
-            unserved_vectors: self.members().iter().map(|member| member.unserved()).sum(),
+            unserved_vectors: members.iter().map(|member| member.unserved()).sum(),
         }
     }
 

@@ -47,7 +47,10 @@ static void expect_in_dump(const char *file, int line, struct rig *rig, const ch
 static void a_cache_tells_of_itself(enum host host)
 {
     RIG(rig, host, .max_routes = 64);
-    expect_told(&rig, "{\"format\":1,\"library\":\"0.1.0\",\"time_ns\":", "\"direct\":true", "\"max_routes\":64", "\"pauses\":0",
+    char head[64];
+    snprintf(head, sizeof(head), "{\"format\":1,\"library\":\"%d.%d.%d\",\"time_ns\":", MSIROUTE_VERSION_MAJOR,
+             MSIROUTE_VERSION_MINOR, MSIROUTE_VERSION_PATCH);
+    expect_told(&rig, head, "\"direct\":true", "\"max_routes\":64", "\"pauses\":0",
                 "\"in_transaction\":false", "\"table_written\":false", "\"relay\":null", "\"explicit\":[]");
     expect_ok(msi_route_cache_pause(rig.cache));
     expect_ok(msi_route_cache_begin(rig.cache));

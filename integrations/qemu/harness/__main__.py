@@ -35,16 +35,16 @@ def as_json(results):
 
 def run_all(commands, options, results):
     for scenario, binary in plan.runs(list(commands), options.rounds, options.only):
-        if results.refused(scenario, binary):
+        if results.refused(scenario):
             continue
         run = Run(commands[binary], scenario, options.guest, options.counter)
         error = None
         try:
             run.run()
-        except Refused as refusal:
-            results.refusals.append((scenario, binary, str(refusal)))
-            continue
         except Failed as failure:
+            if isinstance(failure, Refused) and binary == "stock" and not results.has(scenario, binary):
+                results.refusals[scenario] = str(failure)
+                continue
             error = str(failure)
         results.add(scenario, binary, run.phases, run.skipped, error)
         for phase in run.phases:

@@ -106,8 +106,8 @@ def print_aims(results, binaries):
         aim_of_speed("enable and unmask of 2048 vectors", BOTH, AIMS["enable and unmask"]),
         aim_of_speed("5000 messages in turn, twice, without KVM_SIGNAL_MSI", TWICE, AIMS["messages"]),
     ]
-    for scenario, binary, words in results.refusals:
-        print(f"does not start: {scenario.name}, {binary}: {words}")
+    for scenario, words in results.refusals.items():
+        print(f"does not start, and was left out: {scenario.name}: {words}")
     for scenario, binary, error in results.errors():
         print(f"failed: {scenario.name}, {binary}: {error}")
     for scenario, binary, name in results.skips():

@@ -76,10 +76,10 @@ def print_calls(results, binaries):
 def aim(words, least, measured, note=""):
     """Whether it is met; what could not be measured is not missed."""
     if measured is None:
-        print(f"aim: {words}: at least {least} times; not measured")
+        print(f"- aim: {words}: at least {least} times; not measured")
         return True
     digits = f"{measured:.3g}" if measured < 100 else f"{measured:.0f}"
-    print(f"aim: {words}: at least {least} times; measured {digits}{note}: {'met' if measured >= least else 'missed'}")
+    print(f"- aim: {words}: at least {least} times; measured {digits}{note}: {'met' if measured >= least else 'missed'}")
     return measured >= least
 
 
@@ -99,7 +99,7 @@ def print_aims(results, binaries):
         return sum(count(phase) for _, _, phases, _, _ in results.runs for phase in phases)
 
     sent, wrong = total(lambda phase: phase.sent), total(lambda phase: phase.wrong)
-    print(f"aim: 0 of {sent} interrupts lost, doubled or astray; measured {wrong}: {'met' if sent and not wrong else 'missed'}")
+    print(f"- aim: 0 of {sent} interrupts lost, doubled or astray; measured {wrong}: {'met' if sent and not wrong else 'missed'}")
     met = [
         sent and not wrong,
         aim("fewer table writes for 2048 vectors", AIMS["table writes"], fewer_writes(results, binaries)),
@@ -107,9 +107,9 @@ def print_aims(results, binaries):
         aim_of_speed("5000 messages in turn, twice, without KVM_SIGNAL_MSI", TWICE, AIMS["messages"]),
     ]
     for scenario, words in results.refusals.items():
-        print(f"does not start, and was left out: {scenario.name}: {words}")
+        print(f"- does not start, and was left out: {scenario.name}: {words}")
     for scenario, binary, error in results.errors():
-        print(f"failed: {scenario.name}, {binary}: {error}")
+        print(f"- failed: {scenario.name}, {binary}: {error}")
     for scenario, binary, name in results.skips():
-        print(f"skipped: {scenario.name}, {binary}: {name}")
+        print(f"- skipped: {scenario.name}, {binary}: {name}")
     return all(met) and not results.errors() and not results.skips()

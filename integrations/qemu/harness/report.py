@@ -11,6 +11,10 @@ def table_writes(phase):
     return phase.calls["table_writes"]
 
 
+def table_seconds(phase):
+    return phase.calls["table_ns"] / 1e9
+
+
 def irqfd_calls(phase):
     return phase.calls["binds"] + phase.calls["unbinds"]
 
@@ -66,11 +70,12 @@ def print_calls(results, binaries):
     rows = []
     for row in TIMED_ROWS:
         writes = [results.median(row, binary, table_writes) for binary in binaries]
+        seconds = [results.median(row, binary, table_seconds) for binary in binaries]
         irqfds = [results.median(row, binary, irqfd_calls) for binary in binaries]
         if any(count is not None for count in writes):
-            rows.append([row.words, *map(number, writes), *map(number, irqfds)])
+            rows.append([row.words, *map(number, writes), *map(milliseconds, seconds), *map(number, irqfds)])
     print_table(["calls (median)", *(f"KVM_SET_GSI_ROUTING, {binary}" for binary in binaries),
-                 *(f"KVM_IRQFD, {binary}" for binary in binaries)], rows)
+                 *(f"ms in it, {binary}" for binary in binaries), *(f"KVM_IRQFD, {binary}" for binary in binaries)], rows)
 
 
 def aim(words, least, measured, note=""):

@@ -54,8 +54,12 @@ WRAP(void, kvm_arch_init_irq_routing, KVMState *s)
         error_report("msiroute: %s", msi_route_cache_last_error());
         exit(1);
     }
-    if (g_strcmp0(g_getenv("MSIROUTE_QEMU_RELAY"), "0") != 0 && msi_route_cache_relay_fd(cache) >= 0) {
-        qemu_thread_create(&thread, "msiroute", run_relay, NULL, QEMU_THREAD_DETACHED);
+    if (g_strcmp0(g_getenv("MSIROUTE_QEMU_RELAY"), "0") != 0) {
+        if (msi_route_cache_relay_fd(cache) >= 0) {
+            qemu_thread_create(&thread, "msiroute", run_relay, NULL, QEMU_THREAD_DETACHED);
+        } else {
+            warn_report("msiroute: no relay: %s", msi_route_cache_last_error());
+        }
     }
     __real_kvm_arch_init_irq_routing(s);
 }
@@ -200,7 +204,9 @@ WRAP(int, kvm_irqchip_remove_irqfd_notifier_gsi, KVMState *s, EventNotifier *n, 
 /* Of an entry that is refused, what was before stays in force. */
 WRAP(void, kvm_irqchip_commit_routes, KVMState *s)
 {
-    msi_route_cache_commit(cache);
+    if (msi_route_cache_commit(cache) < 0) {
+        error_report_once("msiroute: %s", msi_route_cache_last_error());
+    }
 }
 
 WRAP(void, kvm_irqchip_add_irq_route, KVMState *s, int irq, int irqchip, int pin)

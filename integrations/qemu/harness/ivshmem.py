@@ -53,6 +53,7 @@ class Server:
         os.eventfd_write(self.eventfds[vector], 1)
 
     def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)  # which ends accept(); close() alone does not
         self._listener.close()
         if self._client:
             self._client.shutdown(socket.SHUT_RDWR)

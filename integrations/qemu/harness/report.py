@@ -11,6 +11,10 @@ def table_writes(phase):
     return phase.calls["table_writes"]
 
 
+def table_seconds(phase):
+    return phase.calls["table_ns"] / 1e9
+
+
 def irqfd_calls(phase):
     return phase.calls["binds"] + phase.calls["unbinds"]
 
@@ -66,20 +70,21 @@ def print_calls(results, binaries):
     rows = []
     for row in TIMED_ROWS:
         writes = [results.median(row, binary, table_writes) for binary in binaries]
+        seconds = [results.median(row, binary, table_seconds) for binary in binaries]
         irqfds = [results.median(row, binary, irqfd_calls) for binary in binaries]
         if any(count is not None for count in writes):
-            rows.append([row.words, *map(number, writes), *map(number, irqfds)])
+            rows.append([row.words, *map(number, writes), *map(milliseconds, seconds), *map(number, irqfds)])
     print_table(["calls (median)", *(f"KVM_SET_GSI_ROUTING, {binary}" for binary in binaries),
-                 *(f"KVM_IRQFD, {binary}" for binary in binaries)], rows)
+                 *(f"ms in it, {binary}" for binary in binaries), *(f"KVM_IRQFD, {binary}" for binary in binaries)], rows)
 
 
 def aim(words, least, measured, note=""):
     """Whether it is met; what could not be measured is not missed."""
     if measured is None:
-        print(f"aim: {words}: at least {least} times; not measured")
+        print(f"- aim: {words}: at least {least} times; not measured")
         return True
     digits = f"{measured:.3g}" if measured < 100 else f"{measured:.0f}"
-    print(f"aim: {words}: at least {least} times; measured {digits}{note}: {'met' if measured >= least else 'missed'}")
+    print(f"- aim: {words}: at least {least} times; measured {digits}{note}: {'met' if measured >= least else 'missed'}")
     return measured >= least
 
 
@@ -99,17 +104,17 @@ def print_aims(results, binaries):
         return sum(count(phase) for _, _, phases, _, _ in results.runs for phase in phases)
 
     sent, wrong = total(lambda phase: phase.sent), total(lambda phase: phase.wrong)
-    print(f"aim: 0 of {sent} interrupts lost, doubled or astray; measured {wrong}: {'met' if sent and not wrong else 'missed'}")
+    print(f"- aim: 0 of {sent} interrupts lost, doubled or astray; measured {wrong}: {'met' if sent and not wrong else 'missed'}")
     met = [
         sent and not wrong,
         aim("fewer table writes for 2048 vectors", AIMS["table writes"], fewer_writes(results, binaries)),
         aim_of_speed("enable and unmask of 2048 vectors", BOTH, AIMS["enable and unmask"]),
         aim_of_speed("5000 messages in turn, twice, without KVM_SIGNAL_MSI", TWICE, AIMS["messages"]),
     ]
-    for scenario, binary, words in results.refusals:
-        print(f"does not start: {scenario.name}, {binary}: {words}")
+    for scenario, words in results.refusals.items():
+        print(f"- does not start, and was left out: {scenario.name}: {words}")
     for scenario, binary, error in results.errors():
-        print(f"failed: {scenario.name}, {binary}: {error}")
+        print(f"- failed: {scenario.name}, {binary}: {error}")
     for scenario, binary, name in results.skips():
-        print(f"skipped: {scenario.name}, {binary}: {name}")
+        print(f"- skipped: {scenario.name}, {binary}: {name}")
     return all(met) and not results.errors() and not results.skips()

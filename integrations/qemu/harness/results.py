@@ -43,10 +43,10 @@ TIMED_ROWS = [ENABLE, UNMASK, BOTH, RETARGET, ALL_2048, CHANGES, ARRIVALS, BUSY,
 class Results:
     def __init__(self):
         self.runs = []  # (scenario, binary, phases, skipped, error)
-        self.refusals = []  # (scenario, binary, words)
+        self.refusals = {}  # of QEMU as it is: scenario: words
 
-    def refused(self, scenario, binary):
-        return any((s, b) == (scenario, binary) for s, b, _ in self.refusals)
+    def refused(self, scenario):
+        return scenario in self.refusals
 
     def add(self, scenario, binary, phases, skipped, error):
         self.runs.append((scenario, binary, phases, skipped, error))

@@ -17,6 +17,7 @@ from ivshmem import Server
 from writer import Writer
 
 SILENCE = 60.0  # seconds without a request: it hangs
+REFUSAL = "kvm does not support KVM_CAP_SIGNAL_MSI"  # QEMU's words, 8.2 and later
 DISK_SIZE = 1 << 20
 
 
@@ -25,7 +26,7 @@ class Failed(Exception):
 
 
 class Refused(Failed):
-    """QEMU does not start without KVM_SIGNAL_MSI (8.2 and later)."""
+    """QEMU says that it does not start without KVM_SIGNAL_MSI."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,7 +140,10 @@ class Run:
 
     def _start_qemu(self):
         self._process = self._start("qemu", self._qemu(), self._environment())
-        self._wait("QEMU's start", self._connect_or_refuse)
+        try:
+            self._wait("QEMU's start", self._connect_qmp)
+        except Failed as failure:
+            raise (Refused(REFUSAL) if self._has_refused() else failure) from None
         self._wait("ivshmem's set-up", self._server.all_taken)
         self._qmp("query-status")  # what it has read, it has also done
         self._qmp("cont")
@@ -159,15 +163,19 @@ class Run:
             return False
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(30)
-            connection.connect(self._path("qmp"))
+            try:
+                connection.connect(self._path("qmp"))
+            except ConnectionRefusedError:  # not yet, or no longer
+                return False
             self._qmp_file = connection.makefile("rw")
         self._qmp_read()
         self._qmp("qmp_capabilities")
         return True
 
     def _qmp(self, command):
-        self._qmp_file.write(json.dumps({"execute": command}) + "\n")
-        self._qmp_file.flush()
+        with contextlib.suppress(BrokenPipeError):  # the reading tells
+            self._qmp_file.write(json.dumps({"execute": command}) + "\n")
+            self._qmp_file.flush()
         reply = {}
         while "return" not in reply:
             reply = self._qmp_read()
@@ -184,11 +192,11 @@ class Run:
         self._process.wait(30)
         raise Failed(f"QEMU ended ({self._process.returncode}): {self._last_words()}")
 
-    def _connect_or_refuse(self):
-        try:
-            return self._connect_qmp()
-        except Failed as failure:
-            raise (Refused if self._scenario.hide_signal_msi else Failed)(str(failure)) from None
+    def _has_refused(self):
+        if not self._scenario.hide_signal_msi or (self._process.poll() or 0) <= 0:
+            return False
+        with open(self._path("qemu.err"), errors="replace") as file:
+            return REFUSAL in file.read()
 
     def _last_words(self):
         words = []

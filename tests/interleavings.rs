@@ -397,10 +397,12 @@ fn what_a_thread_staged_that_has_ended_is_anothers_to_commit() {
     let (doors, cache, _) = set_up(Irqchip::Split, 0);
     let explicit = explicit_route(&cache, 0x40);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
+        let thread = scope.spawn(|| {
             cache.begin().unwrap();
             explicit.update(GSI, entry(0x41)).unwrap();
         });
+        // With what a thread does when it ends.
+        thread.join().unwrap();
     });
     assert_eq!(data_in_force(&doors), Some(0x40));
     explicit.commit_staged().unwrap();

@@ -3,7 +3,7 @@
 //!
 //! `report make FOLDER`: reads the figures in the folder's files (`name=value`, a line each), adds what machine this is,
 //! writes `docs/benchmarks.json`, and of that the page.
-//! `report page`: writes `docs/benchmarks.md` and the plots in `docs/benchmarks/`, of `docs/benchmarks.json`.
+//! `report page`: writes `docs/benchmarks.md`, the plots in `docs/benchmarks/` and the README's table, of `docs/benchmarks.json`.
 //! `report check`: says whether they are what would be written.
 
 mod figures;
@@ -47,14 +47,14 @@ fn committed(root: &Path) -> Result<Run> {
 
 fn page(root: &Path) -> Result<()> {
     std::fs::create_dir_all(root.join("docs/benchmarks"))?;
-    for (name, text) in written(&committed(root)?)? {
+    for (name, text) in written(root, &committed(root)?)? {
         std::fs::write(root.join(name), text)?;
     }
     Ok(())
 }
 
 fn check(root: &Path) -> Result<()> {
-    for (name, text) in written(&committed(root)?)? {
+    for (name, text) in written(root, &committed(root)?)? {
         if std::fs::read_to_string(root.join(&name)).ok() != Some(text) {
             return Err(
                 format!("{name} is not what docs/benchmarks.json makes: ./bench report").into()
@@ -65,10 +65,22 @@ fn check(root: &Path) -> Result<()> {
 }
 
 /// Names, from the root, and what is in them.
-fn written(run: &Run) -> Result<Vec<(String, String)>> {
-    let mut files = vec![("docs/benchmarks.md".to_string(), page::page(run)?)];
+fn written(root: &Path, run: &Run) -> Result<Vec<(String, String)>> {
+    let mut files = vec![
+        ("docs/benchmarks.md".to_string(), page::render(run, page::PAGE)?),
+        ("README.md".to_string(), readme(root, &page::render(run, page::README)?)?),
+    ];
     for (name, text) in plots::all(run)? {
         files.push((format!("docs/benchmarks/{name}.svg"), text));
     }
     Ok(files)
+}
+
+/// The README with this table between its marks.
+fn readme(root: &Path, table: &str) -> Result<String> {
+    const MARKS: [&str; 2] = ["<!-- figures -->\n", "<!-- /figures -->\n"];
+    let text = std::fs::read_to_string(root.join("README.md"))?;
+    let (before, rest) = text.split_once(MARKS[0]).ok_or("README.md has no <!-- figures -->")?;
+    let (_, after) = rest.split_once(MARKS[1]).ok_or("README.md has no <!-- /figures -->")?;
+    Ok([before, MARKS[0], "\n", table.trim_end(), "\n\n", MARKS[1], after].concat())
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The page: a template in which figures are named, and conclusions drawn from them.
+//! Pages: templates in which figures are named, and conclusions drawn from them.
 
 use std::sync::Arc;
 
@@ -8,9 +8,11 @@ use minijinja::{context, Environment, UndefinedBehavior};
 use crate::figures::Run;
 use crate::Result;
 
-const TEMPLATE: &str = include_str!("../page.md.jinja");
+pub const PAGE: &str = include_str!("../page.md.jinja");
+/// The README's table.
+pub const README: &str = include_str!("../readme.md.jinja");
 
-pub fn page(run: &Run) -> Result<String> {
+pub fn render(run: &Run, template: &str) -> Result<String> {
     let figures = Arc::new(run.figures.clone());
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
@@ -41,10 +43,8 @@ pub fn page(run: &Run) -> Result<String> {
     environment.add_filter("time", |us: f64| time(us));
     environment.add_filter("times", |ratio: f64| significant(ratio));
 
-    environment.add_template("page", TEMPLATE)?;
     Ok(environment
-        .get_template("page")?
-        .render(context! { machine => &run.machine, library => &run.library })?)
+        .render_str(template, context! { machine => &run.machine, library => &run.library })?)
 }
 
 type Figures = std::collections::BTreeMap<String, f64>;

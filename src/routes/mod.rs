@@ -39,7 +39,7 @@ pub(crate) use table::{are_same, is_same, Explicit, RouteState, TableState};
 const MAX_IDLE: usize = 64;
 
 /// Where messages go through routes, so many make way at once if there are enough: senders are waited for less often.
-const EVICTED_TOGETHER: usize = 8;
+const EVICTED_TOGETHER: usize = 4;
 
 /// Entries that are never pinned where messages go through routes: there is always one to send by.
 const MIN_DYNAMIC: usize = 4;
@@ -484,7 +484,7 @@ impl Routes {
     fn add(&self, state: &mut State, message: Message) -> Result<u32> {
         let uses = |gsi| self.uses(gsi);
         let together = match self.finder {
-            Some(_) => (state.table.idle() / 2).clamp(1, EVICTED_TOGETHER),
+            Some(_) => (state.table.idle() / 4).clamp(1, EVICTED_TOGETHER),
             None => 1,
         };
         if let Some(surplus) = state.table.idle().checked_sub(state.idle_limit()) {

@@ -82,5 +82,5 @@ fn readme(root: &Path, table: &str) -> Result<String> {
     let text = std::fs::read_to_string(root.join("README.md"))?;
     let (before, rest) = text.split_once(MARKS[0]).ok_or("README.md has no <!-- figures -->")?;
     let (_, after) = rest.split_once(MARKS[1]).ok_or("README.md has no <!-- /figures -->")?;
-    Ok([before, MARKS[0], "\n", table.trim_end(), "\n\n", MARKS[1], after].concat())
+    Ok([before, MARKS[0], "\n", table.trim(), "\n\n", MARKS[1], after].concat())
 }

@@ -15,6 +15,13 @@ pub struct Seen {
     infos: Vec<Option<(u32, u64, u32, u32)>>,
 }
 
+impl Seen {
+    /// And all else that is only in what is saved.
+    pub fn forget_pending(&mut self) {
+        self.saved = None;
+    }
+}
+
 pub fn info() -> msi_vector_info {
     let size = size_of::<msi_vector_info>() as u32;
     msi_vector_info { size, flags: 0, address: 0, data: 0, eventfds: 0, gsi: 0, error: 0 }

@@ -86,26 +86,10 @@ static int make_and_free_a_device(struct rig *rig)
 static int relay_on(struct rig *rig)   { return msi_route_cache_relay_fd(rig->cache) < 0; }
 static int run_relay(struct rig *rig)  { return msi_route_cache_relay_run(rig->cache); }
 
-static void open_all(struct rig *rig)
-{
-    expect_ok(enable(rig));
-    open_lines(rig, LINES);
-}
-
-static void all_lines_work(struct rig *rig)
-{
-    for (uint32_t i = 0; i < LINES; i++) {
-        expect_delivers(rig, i, i % 2, FIRST + i);
-        raise_line(rig, i);
-        expect_line(rig, i);
-    }
-    expect_quiet(rig);
-}
-
 static void no_function_is_a_cancellation_point(enum host host)
 {
     RIG(rig, host, .kind = MSIROUTE_KIND_MSIX, .vectors = LINES);
-    open_all(&rig);
+    enable_and_open(&rig, LINES);
     expect_returns(&rig, deliver_it, MSIROUTE_SENT);
     expect_arrival(&rig, 0, FIRST);
     expect_returns(&rig, send, MSIROUTE_SENT);
@@ -130,24 +114,24 @@ static void no_function_is_a_cancellation_point(enum host host)
     expect_returns(&rig, bind_another, 0);
     expect_returns(&rig, unbind_another, 0);
     expect_returns(&rig, make_and_free_a_device, 0);
-    all_lines_work(&rig);
+    expect_all_lines(&rig, LINES);
 }
 
 static void nor_where_messages_go_by_routes(enum host host)
 {
     RIG(rig, host, .kind = MSIROUTE_KIND_MSIX, .vectors = LINES, .cache_flags = MSIROUTE_CACHE_NO_DIRECT);
-    open_all(&rig);
+    enable_and_open(&rig, LINES);
     expect_returns(&rig, deliver_it, MSIROUTE_SENT);    /* makes the route */
     expect_arrival(&rig, 0, FIRST);
     expect_returns(&rig, send, MSIROUTE_SENT);
     expect_arrival(&rig, 1, 0x99);
-    all_lines_work(&rig);
+    expect_all_lines(&rig, LINES);
 }
 
 static void nor_are_those_of_the_relay(enum host host)
 {
     RIG(rig, host, .kind = MSIROUTE_KIND_MSIX, .vectors = LINES);
-    open_all(&rig);
+    enable_and_open(&rig, LINES);
     expect_returns(&rig, relay_on, 0);
     for (uint32_t i = 0; i < LINES; i++)
         expect_ok(msi_vector_mask(rig.dev, i) | msi_vector_unmask(rig.dev, i));
@@ -160,7 +144,7 @@ static void nor_are_those_of_the_relay(enum host host)
     expect_returns(&rig, run_relay, 0);
     expect_line(&rig, 0);
     expect_returns(&rig, stop_it, 0);
-    all_lines_work(&rig);
+    expect_all_lines(&rig, LINES);
 }
 
 static void helper_threads_are_waited_for(enum host host)
@@ -176,7 +160,7 @@ static void helper_threads_are_waited_for(enum host host)
         nap_ms(1);      /* the kernel may count one that was joined a moment longer */
     expect_eq(threads_alive(), threads);
     expect_returns(&rig, enable, 0);
-    all_lines_work(&rig);
+    expect_all_lines(&rig, LINES);
 }
 
 /* ---- one that comes meanwhile ---- */
@@ -199,7 +183,7 @@ static void a_cancelled_thread_goes_on_relaying_until_it_is_stopped(enum host ho
     expect_ok(msi_route_cache_relay_stop(rig.cache));
     pthread_join(lent.thread, &end);
     expect_ok(lent.result);
-    all_lines_work(&rig);
+    expect_all_lines(&rig, LINES);
 }
 
 struct worker {
@@ -229,7 +213,7 @@ static void threads_cancelled_at_any_moment_leave_everything_usable(enum host ho
     enum { THREADS = 4, TURNS = 150 };
     RIG(rig, host, .kind = MSIROUTE_KIND_MSIX, .vectors = LINES);
     struct worker workers[THREADS];
-    open_all(&rig);
+    enable_and_open(&rig, LINES);
     for (unsigned turn = 0; turn < TURNS; turn++) {
         struct worker *worker = &workers[turn % THREADS];
         void *end = NULL;
@@ -252,7 +236,7 @@ static void threads_cancelled_at_any_moment_leave_everything_usable(enum host ho
         expect_ok(msi_vector_unmask(rig.dev, i));
     }
     forget(&rig);
-    all_lines_work(&rig);
+    expect_all_lines(&rig, LINES);
 }
 
 int main(void)

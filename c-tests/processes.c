@@ -14,22 +14,6 @@
 
 #define LINES 4
 
-static void open_all(struct rig *rig)
-{
-    expect_ok(msi_device_set_control(rig->dev, MSIROUTE_ENABLED));
-    open_lines(rig, LINES);
-}
-
-static void all_lines_work(struct rig *rig)
-{
-    for (uint32_t i = 0; i < LINES; i++) {
-        expect_delivers(rig, i, i % 2, FIRST + i);
-        raise_line(rig, i);
-        expect_line(rig, i);
-    }
-    expect_quiet(rig);
-}
-
 static int status_of(pid_t child)
 {
     int status = -1;
@@ -86,7 +70,7 @@ static void children_exec_while_others_deliver_and_mask(enum host host)
 {
     RIG(rig, host, .kind = MSIROUTE_KIND_MSIX, .vectors = LINES);
     struct busy busy;
-    open_all(&rig);
+    enable_and_open(&rig, LINES);
     turn_on(&rig);
     make_busy(&busy, &rig);
     for (unsigned i = 0; i < 20; i++) {
@@ -100,7 +84,7 @@ static void children_exec_while_others_deliver_and_mask(enum host host)
     end_busy(&busy);
     expect_ok(msi_route_cache_relay_stop(rig.cache));
     forget(&rig);
-    all_lines_work(&rig);
+    expect_all_lines(&rig, LINES);
 }
 
 /* ---- fork, and the library is called ---- */
@@ -177,7 +161,7 @@ static int be_killed(const char *first, const char *second)
     struct busy busy;
     if (!rig_open(&rig, ON_KVM, &(struct rig_config){ .kind = MSIROUTE_KIND_MSIX, .vectors = LINES }))
         return 1;
-    open_all(&rig);
+    enable_and_open(&rig, LINES);
     if (msi_vector_bind_eventfd(rig.dev, 0, atoi(first), 0) || msi_vector_bind_eventfd(rig.dev, 1, atoi(second), 0))
         return 1;
     make_busy(&busy, &rig);

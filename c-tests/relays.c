@@ -35,9 +35,25 @@ void open_lines(struct rig *rig, uint32_t n)
         open_line(rig, i, 0);
 }
 
+void enable_and_open(struct rig *rig, uint32_t n)
+{
+    expect_ok(msi_device_set_control(rig->dev, MSIROUTE_ENABLED));
+    open_lines(rig, n);
+}
+
 void raise_line(struct rig *rig, uint32_t index)
 {
     fires(rig, rig->eventfds[index]);
+}
+
+void expect_all_lines(struct rig *rig, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        expect_delivers(rig, i, i % 2, FIRST + i);
+        raise_line(rig, i);
+        expect_line(rig, i);
+    }
+    expect_quiet(rig);
 }
 
 void turn_on(struct rig *rig)

@@ -23,8 +23,10 @@ bool is(struct rig *rig, uint32_t index, uint32_t flag);
 
 void open_line(struct rig *rig, uint32_t index, uint32_t flags);
 void open_lines(struct rig *rig, uint32_t n);
+void enable_and_open(struct rig *rig, uint32_t n);      /* of a device with registers */
 void raise_line(struct rig *rig, uint32_t index);
 #define expect_line(rig, index) expect_arrival(rig, (index) % 2, FIRST + (index))
+void expect_all_lines(struct rig *rig, uint32_t n);     /* delivered and by their eventfds, and nothing else */
 void forget(struct rig *rig);       /* what arrives, until nothing does any more */
 
 void turn_on(struct rig *rig);
